@@ -1,0 +1,116 @@
+//! Everything that can go wrong, one variant per way to be wrong. `Display` states the fact; [`Error::hint`] advises.
+
+use crate::pattern::Pattern;
+use std::path::{Path, PathBuf};
+
+/// The result of anything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a job could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read, written, created or renamed.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried: "read", "write", "create", …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// A sparsity that is no pattern.
+    #[error("`{text}` is not a sparsity: {reason}")]
+    Pattern {
+        /// What was given.
+        text: String,
+        /// Why it cannot be.
+        reason: String,
+    },
+
+    /// An n:m pattern on an operator whose inputs are no multiple of m.
+    #[error("`{operator}` has {inputs} inputs, which {pattern} does not divide")]
+    PatternDoesNotFit {
+        /// The pattern asked for.
+        pattern: Pattern,
+        /// The operator's full name.
+        operator: String,
+        /// Its number of inputs.
+        inputs: usize,
+    },
+
+    /// A finished matrix without its pattern: a fault of this program.
+    #[error("`{operator}` does not have the pattern {pattern}: {reason}")]
+    PatternBroken {
+        /// The pattern asked for.
+        pattern: Pattern,
+        /// The operator's full name.
+        operator: String,
+        /// Where it is broken.
+        reason: String,
+    },
+
+    /// A setting outside its range, or two that exclude each other.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// The setting's name as the user spells it.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A value that is not finite, in weights, activations or statistics.
+    #[error("{what} of `{operator}` holds a value that is not finite")]
+    NotFinite {
+        /// "the weight", "the input activation", …
+        what: &'static str,
+        /// The operator or tensor.
+        operator: String,
+    },
+
+    /// A matrix that no damping made positive definite.
+    #[error("the Gram matrix of `{operator}` cannot be factorised, even with damping {damping:e} of its mean diagonal")]
+    Factorisation {
+        /// The operator.
+        operator: String,
+        /// The largest damping tried, relative to the mean diagonal.
+        damping: f64,
+    },
+
+    /// The decoder could not be built.
+    #[error(transparent)]
+    Model(#[from] fista_pruner_models::ModelError),
+
+    /// The device could not be opened or failed.
+    #[error(transparent)]
+    Device(#[from] fista_pruner_backends::DeviceError),
+}
+
+impl Error {
+    /// Wraps a system error with what was tried on which path.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// What the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::PatternDoesNotFit { .. } => Some(
+                "leave the operator out with --ignore, or choose an m that divides its inputs".into(),
+            ),
+            Self::PatternBroken { .. } => {
+                Some("this is a fault of fista-pruner, please report it; nothing was written".into())
+            }
+            Self::NotFinite { what: "the weight", .. } => {
+                Some("the checkpoint is damaged or was saved in the middle of a diverged training".into())
+            }
+            Self::NotFinite { .. } => Some("the model's activations overflow; check the checkpoint with `eval`".into()),
+            Self::Factorisation { .. } => Some("give more calibration text: --samples, --seq-len".into()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Sparsity patterns: what the user asks for, how many weights that is exactly, and whether a matrix has it.
+//!
+//! A pattern comes in from the command line or a `PruneConfig`; the solver asks it which
+//! entries of a score matrix to keep, and the writer asks it to check what was written.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The zeros a pruned weight matrix `[out, in]` must have.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Pattern {
+    /// This fraction of the matrix is zero, anywhere. `0.0 <= rate < 1.0`.
+    Unstructured(f64),
+    /// At most `n` of each `m` consecutive inputs of a row are non-zero. `0 < n < m`.
+    NOfM {
+        /// Weights kept in a group.
+        n: usize,
+        /// Size of a group, along the inputs.
+        m: usize,
+    },
+}
+
+impl Pattern {
+    /// An unstructured pattern with the given fraction of zeros.
+    ///
+    /// # Errors
+    /// Unless `0 <= rate < 1`.
+    pub fn unstructured(rate: f64) -> Result<Self> {
+        if (0.0..1.0).contains(&rate) {
+            Ok(Self::Unstructured(rate))
+        } else {
+            Err(Error::Pattern {
+                text: rate.to_string(),
+                reason: "the fraction of zeros must be at least 0 and below 1".into(),
+            })
+        }
+    }
+
+    /// A pattern that keeps `n` of each `m` consecutive inputs.
+    ///
+    /// # Errors
+    /// Unless `0 < n < m`.
+    pub fn n_of_m(n: usize, m: usize) -> Result<Self> {
+        if 0 < n && n < m {
+            Ok(Self::NOfM { n, m })
+        } else {
+            Err(Error::Pattern {
+                text: format!("{n}:{m}"),
+                reason: "n:m keeps n of each m inputs, so 0 < n < m".into(),
+            })
+        }
+    }
+
+    /// Number of zeros in a `[rows, columns]` matrix: `floor(rate · rows · columns)`, or `m − n` in each group.
+    ///
+    /// The floor is what the official SparseGPT and Wanda codes take (`int(numel * sparsity)`).
+    pub fn zeros(&self, rows: usize, columns: usize) -> usize {
+        match *self {
+            // The nudge undoes the binary representation of decimal rates: 0.7 · 10 is 7 zeros, never 6.
+            Self::Unstructured(rate) => ((rate * (rows * columns) as f64) + 1e-6).floor() as usize,
+            Self::NOfM { n, m } => rows * (columns / m) * (m - n),
+        }
+    }
+
+    /// The fraction of zeros the pattern asks for.
+    pub fn rate(&self) -> f64 {
+        match *self {
+            Self::Unstructured(rate) => rate,
+            Self::NOfM { n, m } => 1.0 - n as f64 / m as f64,
+        }
+    }
+
+    /// Checks that a matrix with that many inputs can have the pattern.
+    ///
+    /// # Errors
+    /// When the number of inputs is no multiple of `m`.
+    pub fn check_inputs(&self, operator: &str, columns: usize) -> Result<()> {
+        match *self {
+            Self::NOfM { m, .. } if !columns.is_multiple_of(m) => Err(Error::PatternDoesNotFit {
+                pattern: *self,
+                operator: operator.to_owned(),
+                inputs: columns,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Which entries to keep: those with the largest score, `true` = keep, with exactly [`Pattern::zeros`] entries
+    /// `false`. Ties go to the entry that comes first in row-major order, so the result depends on nothing else.
+    ///
+    /// `scores` is `[rows, columns]` row-major. A score that is not a number counts as the smallest.
+    pub fn keep_largest(&self, scores: &[f32], rows: usize, columns: usize) -> Vec<bool> {
+        debug_assert_eq!(scores.len(), rows * columns);
+        match *self {
+            Self::Unstructured(_) => keep_all_but(scores, self.zeros(rows, columns)),
+            Self::NOfM { n, m } => keep_in_groups(scores, n, m),
+        }
+    }
+
+    /// As [`Pattern::keep_largest`], with the zeros of an unstructured pattern spread evenly over the rows, as Wanda
+    /// compares scores within one output only. Row budgets differ by at most one, and their sum is exact.
+    pub fn keep_largest_per_row(&self, scores: &[f32], rows: usize, columns: usize) -> Vec<bool> {
+        use rayon::prelude::*;
+        debug_assert_eq!(scores.len(), rows * columns);
+        match *self {
+            Self::Unstructured(_) if columns > 0 => {
+                let zeros = self.zeros(rows, columns);
+                let upto = |row: usize| (row as u128 * zeros as u128 / rows as u128) as usize;
+                scores
+                    .par_chunks(columns)
+                    .enumerate()
+                    .flat_map_iter(|(row, scores)| {
+                        keep_all_but(scores, upto(row + 1) - upto(row))
+                    })
+                    .collect()
+            }
+            _ => self.keep_largest(scores, rows, columns),
+        }
+    }
+
+    /// Checks the values of a finished `[rows, columns]` matrix against the pattern.
+    ///
+    /// # Errors
+    /// When there are fewer zeros than [`Pattern::zeros`], or a group with more than `n` non-zeros.
+    pub fn check(&self, operator: &str, values: &[f32], rows: usize, columns: usize) -> Result<()> {
+        let broken = |reason: String| Error::PatternBroken {
+            pattern: *self,
+            operator: operator.to_owned(),
+            reason,
+        };
+        match *self {
+            Self::Unstructured(_) => {
+                let zeros = values.iter().filter(|v| **v == 0.0).count();
+                let wanted = self.zeros(rows, columns);
+                if zeros < wanted {
+                    return Err(broken(format!("{zeros} zeros, {wanted} are needed")));
+                }
+            }
+            Self::NOfM { n, m } => {
+                for (group, values) in values.chunks(m).enumerate() {
+                    let kept = values.iter().filter(|v| **v != 0.0).count();
+                    if kept > n {
+                        let (row, first) = (group * m / columns, group * m % columns);
+                        return Err(broken(format!(
+                            "{kept} non-zeros in inputs {first}..{} of row {row}",
+                            first + m
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Orders by score, smallest first; equal scores by index, later first, so that the earlier entry is kept.
+fn ascending(scores: &[f32]) -> impl Fn(&u32, &u32) -> std::cmp::Ordering + '_ {
+    let key = |i: u32| {
+        let score = scores[i as usize];
+        if score.is_nan() {
+            f32::NEG_INFINITY
+        } else {
+            score
+        }
+    };
+    move |a, b| key(*a).total_cmp(&key(*b)).then(b.cmp(a))
+}
+
+/// `false` for the `zeros` smallest scores.
+fn keep_all_but(scores: &[f32], zeros: usize) -> Vec<bool> {
+    let mut keep = vec![true; scores.len()];
+    if zeros == 0 {
+        return keep;
+    }
+    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
+    if zeros < order.len() {
+        order.select_nth_unstable_by(zeros - 1, ascending(scores));
+    }
+    for i in &order[..zeros] {
+        keep[*i as usize] = false;
+    }
+    keep
+}
+
+/// `true` for the `n` largest scores of each group of `m`.
+fn keep_in_groups(scores: &[f32], n: usize, m: usize) -> Vec<bool> {
+    use rayon::prelude::*;
+    let mut keep = vec![true; scores.len()];
+    keep.par_chunks_mut(m)
+        .zip(scores.par_chunks(m))
+        .for_each_init(Vec::new, |order: &mut Vec<u32>, (keep, scores)| {
+            order.clear();
+            order.extend(0..scores.len() as u32);
+            order.sort_unstable_by(ascending(scores));
+            for i in &order[..scores.len().saturating_sub(n)] {
+                keep[*i as usize] = false;
+            }
+        });
+    keep
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unstructured(rate) => write!(f, "{rate}"),
+            Self::NOfM { n, m } => write!(f, "{n}:{m}"),
+        }
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = Error;
+
+    /// `0.5`, `50%`, or `2:4`.
+    fn from_str(text: &str) -> Result<Self> {
+        let malformed = || Error::Pattern {
+            text: text.to_owned(),
+            reason: "write a fraction such as 0.5, a percentage such as 50%, or n:m such as 2:4"
+                .into(),
+        };
+        if let Some((n, m)) = text.split_once(':') {
+            let parse = |s: &str| s.trim().parse::<usize>().map_err(|_| malformed());
+            return Self::n_of_m(parse(n)?, parse(m)?);
+        }
+        let (number, scale) = match text.trim().strip_suffix('%') {
+            Some(number) => (number, 100.0),
+            None => (text, 1.0),
+        };
+        let rate: f64 = number.trim().parse().map_err(|_| malformed())?;
+        Self::unstructured(rate / scale)
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.to_string()
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn spellings() {
+        assert_eq!("0.5".parse::<Pattern>().unwrap(), Pattern::Unstructured(0.5));
+        assert_eq!("70%".parse::<Pattern>().unwrap(), Pattern::Unstructured(0.7));
+        assert_eq!("4:8".parse::<Pattern>().unwrap(), Pattern::NOfM { n: 4, m: 8 });
+        for bad in ["", "1", "1.5", "-0.1", "4:2", "0:4", "2:2", "2:4:8", "half", "NaN"] {
+            assert!(bad.parse::<Pattern>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn decimal_rates_count_as_written() {
+        for tenths in 0..10 {
+            let pattern = Pattern::Unstructured(f64::from(tenths) / 10.0);
+            assert_eq!(pattern.zeros(10, 10), tenths as usize * 10);
+        }
+    }
+
+    #[test]
+    fn ties_keep_the_first() {
+        let keep = Pattern::NOfM { n: 2, m: 4 }.keep_largest(&[1.0; 8], 1, 8);
+        assert_eq!(keep, [true, true, false, false, true, true, false, false]);
+        let keep = Pattern::Unstructured(0.5).keep_largest(&[f32::NAN, 0.0, 0.0, 1.0], 2, 2);
+        assert_eq!(keep, [false, true, false, true]);
+    }
+
+    proptest! {
+        #[test]
+        fn counts_are_exact(
+            rows in 1usize..9,
+            groups in 1usize..6,
+            m in 2usize..17,
+            n_seed in 0usize..100,
+            rate in 0.0f64..1.0,
+            seed in prop::collection::vec(-3i8..4, 9 * 6 * 17),
+        ) {
+            let columns = groups * m;
+            let scores: Vec<f32> = seed.iter().take(rows * columns).map(|s| f32::from(*s)).collect();
+            let nm = Pattern::NOfM { n: 1 + n_seed % (m - 1), m };
+            for pattern in [nm, Pattern::Unstructured(rate)] {
+                for keep in [
+                    pattern.keep_largest(&scores, rows, columns),
+                    pattern.keep_largest_per_row(&scores, rows, columns),
+                ] {
+                    prop_assert_eq!(keep.iter().filter(|k| !**k).count(), pattern.zeros(rows, columns));
+                    let values: Vec<f32> = keep.iter().map(|k| f32::from(u8::from(*k))).collect();
+                    prop_assert!(pattern.check("w", &values, rows, columns).is_ok());
+                }
+            }
+            let keep = Pattern::Unstructured(rate).keep_largest(&scores, rows, columns);
+            let least_kept = keep.iter().zip(&scores).filter(|(k, _)| **k).map(|(_, s)| *s).fold(f32::INFINITY, f32::min);
+            let most_cut = keep.iter().zip(&scores).filter(|(k, _)| !**k).map(|(_, s)| *s).fold(f32::NEG_INFINITY, f32::max);
+            prop_assert!(most_cut <= least_kept);
+        }
+    }
+}
