@@ -86,6 +86,14 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
 
+    /// Data files that cannot be used.
+    #[error(transparent)]
+    Data(#[from] crate::calibration::DataError),
+
+    /// A tokenizer that cannot be read or does not fit.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+
     /// The decoder could not be built.
     #[error(transparent)]
     Model(#[from] fista_pruner_models::ModelError),
@@ -126,6 +134,8 @@ impl Error {
                 Some("the model's activations overflow; check the checkpoint with `eval`".into())
             }
             Self::Checkpoint(error) => error.hint(),
+            Self::Data(error) => error.hint(),
+            Self::Tokenizer(error) => error.hint(),
             Self::Factorisation { .. } => {
                 Some("give more calibration text: --samples, --seq-len".into())
             }
