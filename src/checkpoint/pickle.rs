@@ -716,11 +716,12 @@ mod tests {
 
     #[test]
     fn reads_numbers_of_every_width() {
-        let ints = |bytes: &[u8]| match unpickle(bytes).unwrap() {
-            Unpickled { values, root, .. } => match values[root] {
+        let ints = |bytes: &[u8]| {
+            let Unpickled { values, root, .. } = unpickle(bytes).unwrap();
+            match values[root] {
                 Value::Int(n) => n,
                 ref other => panic!("{other:?}"),
-            },
+            }
         };
         assert_eq!(ints(b"K\x07."), 7);
         assert_eq!(ints(b"M\x01\x02."), 0x201);

@@ -425,7 +425,7 @@ fn a_header_without_the_python_format_is_completed() {
             ["b", "a"]
         );
         assert_eq!(
-            header.metadata.unwrap().get("producer").is_some(),
+            header.metadata.unwrap().contains_key("producer"),
             metadata.is_some_and(|m| m.contains("producer"))
         );
         let written = Checkpoint::open(&output).unwrap();
