@@ -10,10 +10,7 @@ use tempfile::TempDir;
 
 /// The files of the model folder, sorted by name.
 const MODEL_FILES: [(&str, &[u8]); 4] = [
-    (
-        "config.json",
-        include_bytes!("../demo/opt-mini/config.json"),
-    ),
+    ("config.json", include_bytes!("../demo/opt-mini/config.json")),
     (
         "model.safetensors",
         include_bytes!("../demo/opt-mini/model.safetensors"),
@@ -109,9 +106,9 @@ fn is_intact(folder: &Path) -> bool {
     let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     names.iter().eq(MODEL_FILES.iter().map(|(name, _)| *name))
-        && MODEL_FILES.iter().all(|(name, bytes)| {
-            std::fs::read(folder.join(name)).is_ok_and(|found| found == *bytes)
-        })
+        && MODEL_FILES
+            .iter()
+            .all(|(name, bytes)| std::fs::read(folder.join(name)).is_ok_and(|found| found == *bytes))
 }
 
 #[cfg(test)]

@@ -158,11 +158,7 @@ impl Pattern {
 fn ascending(scores: &[f32]) -> impl Fn(&u32, &u32) -> std::cmp::Ordering + '_ {
     let key = |i: u32| {
         let score = scores[i as usize];
-        if score.is_nan() {
-            f32::NEG_INFINITY
-        } else {
-            score
-        }
+        if score.is_nan() { f32::NEG_INFINITY } else { score }
     };
     move |a, b| key(*a).total_cmp(&key(*b)).then(b.cmp(a))
 }
@@ -187,16 +183,17 @@ fn keep_all_but(scores: &[f32], zeros: usize) -> Vec<bool> {
 fn keep_in_groups(scores: &[f32], n: usize, m: usize) -> Vec<bool> {
     use rayon::prelude::*;
     let mut keep = vec![true; scores.len()];
-    keep.par_chunks_mut(m)
-        .zip(scores.par_chunks(m))
-        .for_each_init(Vec::new, |order: &mut Vec<u32>, (keep, scores)| {
+    keep.par_chunks_mut(m).zip(scores.par_chunks(m)).for_each_init(
+        Vec::new,
+        |order: &mut Vec<u32>, (keep, scores)| {
             order.clear();
             order.extend(0..scores.len() as u32);
             order.sort_unstable_by(ascending(scores));
             for i in &order[..scores.len().saturating_sub(n)] {
                 keep[*i as usize] = false;
             }
-        });
+        },
+    );
     keep
 }
 
@@ -216,8 +213,7 @@ impl FromStr for Pattern {
     fn from_str(text: &str) -> Result<Self> {
         let malformed = || Error::Pattern {
             text: text.to_owned(),
-            reason: "write a fraction such as 0.5, a percentage such as 50%, or n:m such as 2:4"
-                .into(),
+            reason: "write a fraction such as 0.5, a percentage such as 50%, or n:m such as 2:4".into(),
         };
         if let Some((n, m)) = text.split_once(':') {
             let parse = |s: &str| s.trim().parse::<usize>().map_err(|_| malformed());
@@ -253,18 +249,9 @@ mod tests {
 
     #[test]
     fn spellings() {
-        assert_eq!(
-            "0.5".parse::<Pattern>().unwrap(),
-            Pattern::Unstructured(0.5)
-        );
-        assert_eq!(
-            "70%".parse::<Pattern>().unwrap(),
-            Pattern::Unstructured(0.7)
-        );
-        assert_eq!(
-            "4:8".parse::<Pattern>().unwrap(),
-            Pattern::NOfM { n: 4, m: 8 }
-        );
+        assert_eq!("0.5".parse::<Pattern>().unwrap(), Pattern::Unstructured(0.5));
+        assert_eq!("70%".parse::<Pattern>().unwrap(), Pattern::Unstructured(0.7));
+        assert_eq!("4:8".parse::<Pattern>().unwrap(), Pattern::NOfM { n: 4, m: 8 });
         for bad in [
             "", "1", "1.5", "-0.1", "4:2", "0:4", "2:2", "2:4:8", "half", "NaN",
         ] {

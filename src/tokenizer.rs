@@ -33,9 +33,7 @@ pub enum TokenizerError {
     },
 
     /// The tokenizer knows tokens that the model has no embedding for.
-    #[error(
-        "the tokenizer's largest id is {largest}, and the model has only {model_vocab} embeddings"
-    )]
+    #[error("the tokenizer's largest id is {largest}, and the model has only {model_vocab} embeddings")]
     TooLarge {
         /// The largest id.
         largest: u32,
@@ -62,7 +60,9 @@ impl TokenizerError {
             ),
             Self::Missing { .. } => Some("copy tokenizer.json from where the model came from".into()),
             Self::Invalid { .. } => Some("fetch the file again".into()),
-            Self::TooLarge { .. } => Some("the tokenizer belongs to another model, or tokens were added to it".into()),
+            Self::TooLarge { .. } => {
+                Some("the tokenizer belongs to another model, or tokens were added to it".into())
+            }
             Self::Failed { .. } => None,
         }
     }
@@ -186,10 +186,7 @@ fn found(dir: &Path) -> String {
         "tekken.json",
         "tokenizer_config.json",
     ];
-    let there: Vec<&str> = known
-        .into_iter()
-        .filter(|name| dir.join(name).exists())
-        .collect();
+    let there: Vec<&str> = known.into_iter().filter(|name| dir.join(name).exists()).collect();
     if there.is_empty() {
         "no tokenizer file at all".into()
     } else {
@@ -233,12 +230,8 @@ fn byte_level(dir: &Path, vocab: &Path, merges: &Path) -> Result<Inner> {
             .try_single("BOS $A")
             .map_err(|e| invalid(vocab, e))?
             .special_tokens(vec![
-                tokenizers::processors::template::SpecialToken::new(
-                    "BOS".into(),
-                    vec![id],
-                    vec![bos],
-                )
-                .map_err(|e| invalid(vocab, e))?,
+                tokenizers::processors::template::SpecialToken::new("BOS".into(), vec![id], vec![bos])
+                    .map_err(|e| invalid(vocab, e))?,
             ])
             .build()
             .map_err(|e| invalid(vocab, e))?;
@@ -305,14 +298,8 @@ mod tests {
             "pad_id": 1, "pad_type_id": 0, "pad_token": "<pad>"
         });
         fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
-        let plain = Tokenizer::open(&demo_tokenizer())
-            .unwrap()
-            .encode(TEXT)
-            .unwrap();
-        assert_eq!(
-            Tokenizer::open(dir.path()).unwrap().encode(TEXT).unwrap(),
-            plain
-        );
+        let plain = Tokenizer::open(&demo_tokenizer()).unwrap().encode(TEXT).unwrap();
+        assert_eq!(Tokenizer::open(dir.path()).unwrap().encode(TEXT).unwrap(), plain);
     }
 
     #[test]
@@ -320,18 +307,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = fs::read_to_string(demo_tokenizer().join("tokenizer.json")).unwrap();
         let json: Value = serde_json::from_str(&text).unwrap();
-        fs::write(
-            dir.path().join("vocab.json"),
-            json["model"]["vocab"].to_string(),
-        )
-        .unwrap();
+        fs::write(dir.path().join("vocab.json"), json["model"]["vocab"].to_string()).unwrap();
         let merge = |m: &Value| match m {
             Value::String(pair) => pair.clone(),
-            pair => format!(
-                "{} {}",
-                pair[0].as_str().unwrap(),
-                pair[1].as_str().unwrap()
-            ),
+            pair => format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
         };
         let merges: Vec<String> = json["model"]["merges"]
             .as_array()
@@ -357,10 +336,7 @@ mod tests {
         );
         fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
         let without_bos = Tokenizer::open(dir.path()).unwrap().encode("a b").unwrap();
-        assert_eq!(
-            without_bos,
-            read.encode_without_special_tokens("a b").unwrap()
-        );
+        assert_eq!(without_bos, read.encode_without_special_tokens("a b").unwrap());
     }
 
     #[test]

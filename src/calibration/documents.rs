@@ -3,7 +3,7 @@
 //! By extension: `.jsonl` and `.json` hold one JSON object a line, with the text in a field; anything else is plain text,
 //! whose documents a [`TextLayout`] tells apart. `.gz` behind either is decompressed.
 
-use super::DataError;
+use super::{DataError, is_token_file};
 use crate::error::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -62,15 +62,13 @@ impl FromStr for TextLayout {
 
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::ALL.iter().find(|&&(name, _)| name == text);
-        found
-            .map(|&(_, layout)| layout)
-            .ok_or_else(|| Error::Setting {
-                setting: "the text layout",
-                reason: format!(
-                    "`{text}` is none of {}",
-                    Self::ALL.map(|(name, _)| name).join(", ")
-                ),
-            })
+        found.map(|&(_, layout)| layout).ok_or_else(|| Error::Setting {
+            setting: "the text layout",
+            reason: format!(
+                "`{text}` is none of {}",
+                Self::ALL.map(|(name, _)| name).join(", ")
+            ),
+        })
     }
 }
 
@@ -172,6 +170,9 @@ impl EvaluationText {
 /// When a file cannot be read or decompressed, is not UTF-8, has a line that is not a JSON object with the text in it, or
 /// holds no text.
 pub fn read_documents(files: &[PathBuf], options: &TextOptions) -> Result<Documents> {
+    if let Some(file) = files.iter().find(|file| is_token_file(file)) {
+        return Err(DataError::Mixed { file: file.clone() }.into());
+    }
     let mut hasher = Sha256::new();
     let mut texts = Vec::new();
     for file in files {
@@ -256,8 +257,7 @@ fn name_of(file: &Path) -> String {
 }
 
 fn is_gz(file: &Path) -> bool {
-    file.extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("gz"))
+    file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"))
 }
 
 /// By the extension before `.gz`.
@@ -284,11 +284,7 @@ fn split(text: &str, layout: TextLayout, texts: &mut Vec<String>) {
             return;
         }
         TextLayout::Lines => {
-            texts.extend(
-                text.lines()
-                    .filter(|line| !is_blank(line))
-                    .map(str::to_owned),
-            );
+            texts.extend(text.lines().filter(|line| !is_blank(line)).map(str::to_owned));
             return;
         }
         TextLayout::Auto if text.lines().any(is_mark) => &is_mark,
@@ -356,12 +352,7 @@ fn read_plain(path: &Path, hasher: &mut Sha256) -> Result<String> {
 }
 
 /// Appends the text of each line; blank lines and blank texts are passed over.
-fn read_json_lines(
-    path: &Path,
-    field: &str,
-    hasher: &mut Sha256,
-    texts: &mut Vec<String>,
-) -> Result<()> {
+fn read_json_lines(path: &Path, field: &str, hasher: &mut Sha256, texts: &mut Vec<String>) -> Result<()> {
     let mut reader = open(path, hasher)?;
     let mut raw = Vec::new();
     for line in 1.. {
@@ -374,8 +365,7 @@ fn read_json_lines(
             break;
         }
         let file = || path.to_path_buf();
-        let text =
-            std::str::from_utf8(&raw).map_err(|_| DataError::NotUtf8 { file: file(), line })?;
+        let text = std::str::from_utf8(&raw).map_err(|_| DataError::NotUtf8 { file: file(), line })?;
         let text = if line == 1 {
             text.strip_prefix('\u{feff}').unwrap_or(text)
         } else {
@@ -482,10 +472,7 @@ mod tests {
         for (name, layout) in TextLayout::ALL {
             assert_eq!(name.parse::<TextLayout>().unwrap(), layout);
             assert_eq!(layout.to_string(), name);
-            assert_eq!(
-                serde_json::to_string(&layout).unwrap(),
-                format!("\"{name}\"")
-            );
+            assert_eq!(serde_json::to_string(&layout).unwrap(), format!("\"{name}\""));
         }
         assert!("paragraph".parse::<TextLayout>().is_err());
     }
@@ -511,8 +498,7 @@ mod tests {
     #[test]
     fn reads_text_and_json_lines_compressed_or_not() {
         let options = TextOptions::default();
-        let lines =
-            b"{\"text\": \"a\\nb\", \"url\": {\"x\": [1]}}\n\n{\"url\": null, \"text\": \"c\"}\n";
+        let lines = b"{\"text\": \"a\\nb\", \"url\": {\"x\": [1]}}\n\n{\"url\": null, \"text\": \"c\"}\n";
         assert_eq!(
             read(&[("d.jsonl", lines)], &options).unwrap().texts,
             ["a\nb", "c"]
@@ -520,11 +506,7 @@ mod tests {
         // Two members, as some tools write them.
         let packed = [gz(lines), gz(b"{\"text\": \"d\"}")].concat();
         let found = read(
-            &[
-                ("d.json.gz", &packed),
-                ("e.txt", b"x\ny"),
-                ("f.gz", &gz(b"z")),
-            ],
+            &[("d.json.gz", &packed), ("e.txt", b"x\ny"), ("f.gz", &gz(b"z"))],
             &options,
         )
         .unwrap();
@@ -532,20 +514,14 @@ mod tests {
         assert_eq!(found.source.names, ["d.json.gz", "e.txt", "f.gz"]);
         assert_eq!(
             found.source.sha256,
-            format!(
-                "{:x}",
-                Sha256::digest([&packed[..], b"x\ny", &gz(b"z")].concat())
-            )
+            format!("{:x}", Sha256::digest([&packed[..], b"x\ny", &gz(b"z")].concat()))
         );
         let joined = TextOptions {
             layout: TextLayout::Joined,
             field: "t".into(),
         };
         let found = read(
-            &[
-                ("a.jsonl", b"{\"t\":\"a\"}\n{\"t\":\"b\"}"),
-                ("b.txt", b"c\nd\n"),
-            ],
+            &[("a.jsonl", b"{\"t\":\"a\"}\n{\"t\":\"b\"}"), ("b.txt", b"c\nd\n")],
             &joined,
         )
         .unwrap();
@@ -557,11 +533,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
-        let error = |name: &str, bytes: &[u8]| match read(&[(name, bytes)], &TextOptions::default())
-        {
+        let error = |name: &str, bytes: &[u8]| match read(&[(name, bytes)], &TextOptions::default()) {
             Err(Error::Data(error)) => error,
             other => panic!("{other:?}"),
         };
+        assert!(matches!(error("ids.safetensors", b""), DataError::Mixed { .. }));
         assert!(matches!(error("a.txt", b""), DataError::Empty { .. }));
         assert!(matches!(error("a.jsonl", b"\n\n"), DataError::Empty { .. }));
         assert!(matches!(
@@ -607,9 +583,6 @@ mod tests {
         assert_eq!(found, EvaluationText::from_text("w.txt", "\n a\n\n\n b \n"));
         let path = dir.path().join("w.jsonl");
         std::fs::write(&path, "{\"text\":\"a\"}\n{\"text\":\"b\"}\n").unwrap();
-        assert_eq!(
-            read_text(&path, &TextOptions::default()).unwrap().text,
-            "a\n\nb"
-        );
+        assert_eq!(read_text(&path, &TextOptions::default()).unwrap().text, "a\n\nb");
     }
 }

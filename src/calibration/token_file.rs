@@ -31,11 +31,7 @@ pub fn token_windows(file: &Path, model_vocab: usize) -> Result<TokenWindows> {
         .into_owned();
     let opened = WeightFile::open(file.parent().unwrap_or(Path::new("")), &name)?;
     let (header, _) = Header::read(&opened)?;
-    let Some(entry) = header
-        .entries
-        .iter()
-        .find(|entry| entry.name == "input_ids")
-    else {
+    let Some(entry) = header.entries.iter().find(|entry| entry.name == "input_ids") else {
         let names: Vec<_> = header
             .entries
             .iter()
@@ -107,12 +103,7 @@ mod tests {
             "{{\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":[0,{}]}}}}",
             data.len()
         );
-        let bytes = [
-            &(header.len() as u64).to_le_bytes(),
-            header.as_bytes(),
-            data,
-        ]
-        .concat();
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat();
         let path = dir.path().join("ids.safetensors");
         assert!(is_token_file(&path));
         std::fs::write(&path, bytes).unwrap();
@@ -127,6 +118,12 @@ mod tests {
             let windows = read("input_ids", dtype, "[2,3]", data).unwrap();
             assert_eq!(windows.ids, [[0, 1, 2], [3, 4, 5]]);
             assert_eq!((windows.seq_len, windows.total_tokens), (3, 6));
+            let mut first = windows.clone();
+            first.truncate(1);
+            assert_eq!(first.ids, [[0, 1, 2]]);
+            assert!(first.protocol.ends_with("the first 1 of them"));
+            first.truncate(9);
+            assert_eq!(first.summary().windows, 1);
         }
     }
 

@@ -44,6 +44,15 @@ pub struct WindowsSummary {
 }
 
 impl TokenWindows {
+    /// Keeps the first `max_windows` windows and says so.
+    pub fn truncate(&mut self, max_windows: usize) {
+        if max_windows < self.ids.len() {
+            self.ids.truncate(max_windows);
+            self.protocol
+                .push_str(&format!(", the first {max_windows} of them"));
+        }
+    }
+
     /// Everything but the ids.
     pub fn summary(&self) -> WindowsSummary {
         WindowsSummary {
@@ -74,8 +83,8 @@ pub fn draw_windows(
     seq_len: usize,
     seed: u64,
 ) -> Result<TokenWindows> {
-    not_zero("samples", samples)?;
-    not_zero("seq_len", seq_len)?;
+    not_zero("--samples", samples)?;
+    not_zero("--seq-len", seq_len)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (ids, total_tokens, origin) = if documents.joined {
         let (ids, tokens) = draw_from_stream(tokenizer, documents, samples, seq_len, &mut rng)?;
@@ -85,8 +94,7 @@ pub fn draw_windows(
         let origin = format!("{} of {} documents", drawn.distinct, documents.texts.len());
         (drawn.ids, drawn.tokens, origin)
     };
-    let protocol =
-        format!("{samples} random windows of {seq_len} tokens from {origin}, seed {seed}");
+    let protocol = format!("{samples} random windows of {seq_len} tokens from {origin}, seed {seed}");
     Ok(TokenWindows {
         ids,
         seq_len,
@@ -206,8 +214,8 @@ pub fn evaluation_windows(
     seq_len: usize,
     max_windows: Option<usize>,
 ) -> Result<TokenWindows> {
-    not_zero("seq_len", seq_len)?;
-    not_zero("max_windows", max_windows.unwrap_or(1))?;
+    not_zero("--seq-len", seq_len)?;
+    not_zero("--max-windows", max_windows.unwrap_or(1))?;
     let stream = tokenizer.encode(&text.text)?;
     let tokens = stream.len();
     if tokens < seq_len {
@@ -277,15 +285,8 @@ mod tests {
                     .any(|document| document.windows(5).any(|w| w == window))
             );
         }
-        assert!(
-            drawn.protocol.contains("2 of 4 documents"),
-            "{}",
-            drawn.protocol
-        );
-        assert_eq!(
-            drawn,
-            draw_windows(&tokenizer, &lines(text), 9, 5, 0).unwrap()
-        );
+        assert!(drawn.protocol.contains("2 of 4 documents"), "{}", drawn.protocol);
+        assert_eq!(drawn, draw_windows(&tokenizer, &lines(text), 9, 5, 0).unwrap());
         assert_ne!(
             drawn.ids,
             draw_windows(&tokenizer, &lines(text), 9, 5, 1).unwrap().ids
@@ -334,10 +335,8 @@ mod tests {
     #[test]
     fn evaluation_windows_are_consecutive() {
         let tokenizer = tokenizer();
-        let text = EvaluationText::from_text(
-            "t",
-            "Once upon a time there was a little dog who liked the sun",
-        );
+        let text =
+            EvaluationText::from_text("t", "Once upon a time there was a little dog who liked the sun");
         let all = tokenizer.encode(&text.text).unwrap();
         let windows = evaluation_windows(&tokenizer, &text, 4, None).unwrap();
         assert_eq!(windows.ids.concat(), all[..all.len() / 4 * 4]);

@@ -231,11 +231,7 @@ fn encode_chunk(
     dtype: &StoredDtype,
 ) -> Option<usize> {
     let kept = |i: usize, v: f32| {
-        if keep.is_none_or(|keep| keep[i]) {
-            v
-        } else {
-            0.0
-        }
+        if keep.is_none_or(|keep| keep[i]) { v } else { 0.0 }
     };
     let mut bad = None;
     let mut note = |i: usize, fits: bool| {
@@ -245,52 +241,28 @@ fn encode_chunk(
     };
     match dtype {
         StoredDtype::F32 => {
-            for (i, (b, &v)) in bytes
-                .as_chunks_mut::<4>()
-                .0
-                .iter_mut()
-                .zip(values)
-                .enumerate()
-            {
+            for (i, (b, &v)) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values).enumerate() {
                 let stored = stored_f32(kept(i, v));
                 note(i, stored.is_finite());
                 *b = stored.to_le_bytes();
             }
         }
         StoredDtype::F16 => {
-            for (i, (b, &v)) in bytes
-                .as_chunks_mut::<2>()
-                .0
-                .iter_mut()
-                .zip(values)
-                .enumerate()
-            {
+            for (i, (b, &v)) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(values).enumerate() {
                 let stored = stored_f16(kept(i, v));
                 note(i, stored.is_finite());
                 *b = stored.to_le_bytes();
             }
         }
         StoredDtype::BF16 => {
-            for (i, (b, &v)) in bytes
-                .as_chunks_mut::<2>()
-                .0
-                .iter_mut()
-                .zip(values)
-                .enumerate()
-            {
+            for (i, (b, &v)) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(values).enumerate() {
                 let stored = stored_bf16(kept(i, v));
                 note(i, stored.is_finite());
                 *b = stored.to_le_bytes();
             }
         }
         StoredDtype::F64 => {
-            for (i, (b, &v)) in bytes
-                .as_chunks_mut::<8>()
-                .0
-                .iter_mut()
-                .zip(values)
-                .enumerate()
-            {
+            for (i, (b, &v)) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(values).enumerate() {
                 let stored = f64::from(stored_f32(kept(i, v)));
                 note(i, stored.is_finite());
                 *b = stored.to_le_bytes();
@@ -324,9 +296,7 @@ pub fn round_to(values: &mut [f32], keep: Option<&[bool]>, dtype: &StoredDtype) 
             }
             match dtype {
                 StoredDtype::F16 => values.iter_mut().for_each(|v| *v = stored_f16(*v).to_f32()),
-                StoredDtype::BF16 => values
-                    .iter_mut()
-                    .for_each(|v| *v = stored_bf16(*v).to_f32()),
+                StoredDtype::BF16 => values.iter_mut().for_each(|v| *v = stored_bf16(*v).to_f32()),
                 StoredDtype::F32 | StoredDtype::F64 | StoredDtype::Other(_) => {
                     values.iter_mut().for_each(|v| *v = stored_f32(*v));
                 }
@@ -447,14 +417,8 @@ mod tests {
             .iter()
             .flat_map(|v| f16::from_f32(*v).to_le_bytes())
             .collect();
-        assert_eq!(
-            decode_into(&bytes, &StoredDtype::F16, &mut [0.0; 3]),
-            Some(1)
-        );
+        assert_eq!(decode_into(&bytes, &StoredDtype::F16, &mut [0.0; 3]), Some(1));
         let too_large = 1e300f64.to_le_bytes();
-        assert_eq!(
-            decode_into(&too_large, &StoredDtype::F64, &mut [0.0]),
-            Some(0)
-        );
+        assert_eq!(decode_into(&too_large, &StoredDtype::F64, &mut [0.0]), Some(0));
     }
 }

@@ -127,9 +127,7 @@ pub enum CheckpointError {
     },
 
     /// A weight in a number format that is not read.
-    #[error(
-        "`{tensor}` in `{file}` is stored as {dtype}, which is not a floating-point format for weights"
-    )]
+    #[error("`{tensor}` in `{file}` is stored as {dtype}, which is not a floating-point format for weights")]
     Dtype {
         /// The weight file.
         file: String,
@@ -287,9 +285,7 @@ impl CheckpointError {
                 "nothing was executed; take the model's safetensors version, or save only \
                  `model.state_dict()` with torch"
             }
-            Self::OutputExists { .. } => {
-                "choose another --output, or pass --overwrite to replace it"
-            }
+            Self::OutputExists { .. } => "choose another --output, or pass --overwrite to replace it",
             Self::OutputIsNoCheckpoint { .. } => "choose another --output, or remove it yourself",
             Self::OutputOverlaps { .. } => "choose an --output outside the model's folder",
             Self::DoesNotFit { .. }

@@ -38,9 +38,7 @@ impl WeightFile {
             file,
         };
         const POINTER: &[u8] = b"version https://git-lfs";
-        if (POINTER.len() as u64..1024).contains(&bytes)
-            && opened.read(0, POINTER.len())? == POINTER
-        {
+        if (POINTER.len() as u64..1024).contains(&bytes) && opened.read(0, POINTER.len())? == POINTER {
             return Err(CheckpointError::LfsPointer { file: opened.path }.into());
         }
         Ok(opened)
@@ -132,10 +130,7 @@ mod tests {
             }))
         ));
         assert!(file.read(u64::MAX, 4).is_err());
-        assert!(matches!(
-            WeightFile::open(dir.path(), "b"),
-            Err(Error::Io { .. })
-        ));
+        assert!(matches!(WeightFile::open(dir.path(), "b"), Err(Error::Io { .. })));
     }
 
     #[test]

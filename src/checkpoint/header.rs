@@ -109,8 +109,8 @@ impl Header {
         if raw.first() != Some(&b'{') {
             return Err(wrong("its header is not a JSON object".into()));
         }
-        let parsed: RawHeader = serde_json::from_slice(&raw)
-            .map_err(|e| wrong(format!("its header cannot be parsed: {e}")))?;
+        let parsed: RawHeader =
+            serde_json::from_slice(&raw).map_err(|e| wrong(format!("its header cannot be parsed: {e}")))?;
         let data_start = 8 + length;
         let entries = parsed
             .entries
@@ -263,8 +263,7 @@ mod tests {
         bytes.extend_from_slice(json.as_bytes());
         bytes.resize(bytes.len() + data_bytes, 0);
         std::fs::write(dir.path().join("m.safetensors"), bytes).unwrap();
-        Header::read(&WeightFile::open(dir.path(), "m.safetensors").unwrap())
-            .map(|(header, _)| header)
+        Header::read(&WeightFile::open(dir.path(), "m.safetensors").unwrap()).map(|(header, _)| header)
     }
 
     fn reason(result: Result<Header>) -> String {
@@ -281,11 +280,7 @@ mod tests {
         let header = check(json, 5).unwrap();
         assert!(header.says_pt());
         assert_eq!(
-            header
-                .entries
-                .iter()
-                .map(|e| e.name.as_str())
-                .collect::<Vec<_>>(),
+            header.entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(),
             ["b", "a"]
         );
         assert_eq!(header.entries[1].dtype, StoredDtype::Other("NEW".into()));
@@ -293,8 +288,7 @@ mod tests {
 
     #[test]
     fn a_written_header_is_read_back() {
-        let json =
-            r#"{"b\"":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"__metadata__":{"k":"v"}}"#;
+        let json = r#"{"b\"":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"__metadata__":{"k":"v"}}"#;
         let mut header = check(json, 4).unwrap();
         assert!(!header.says_pt());
         let bytes = header.to_bytes();
@@ -306,10 +300,7 @@ mod tests {
             .as_mut()
             .unwrap()
             .insert("format".into(), "pt".into());
-        assert_eq!(
-            (again.metadata, again.entries),
-            (header.metadata, header.entries)
-        );
+        assert_eq!((again.metadata, again.entries), (header.metadata, header.entries));
     }
 
     #[test]
@@ -336,10 +327,7 @@ mod tests {
             let found = reason(check(&json, data));
             assert!(found.contains(expected), "{json}: {found}");
         }
-        let short = check(
-            &one(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#),
-            7,
-        );
+        let short = check(&one(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#), 7);
         assert!(matches!(
             short,
             Err(Error::Checkpoint(CheckpointError::Truncated { .. }))

@@ -27,11 +27,7 @@ impl Index {
             let reason = "its weight_map is empty".into();
             return Err(CheckpointError::Index { file, reason }.into());
         }
-        match index
-            .weight_map
-            .values()
-            .find(|shard| !is_plain_name(shard))
-        {
+        match index.weight_map.values().find(|shard| !is_plain_name(shard)) {
             Some(shard) => Err(CheckpointError::IndexPath {
                 file,
                 shard: shard.clone(),

@@ -80,16 +80,9 @@ impl OutputFolder {
         let mut old = None;
         if std::fs::symlink_metadata(&self.output).is_ok() {
             refuse_existing(&self.output, self.overwrite)?;
-            let aside = self.aside();
-            std::fs::rename(&self.output, &aside).map_err(Error::io("move aside", &self.output))?;
-            old = Some(aside);
+            old = Some(self.aside());
         }
-        if let Err(source) = std::fs::rename(self.partial.path(), &self.output) {
-            if let Some(aside) = &old {
-                std::fs::rename(aside, &self.output).map_err(Error::io("move back", aside))?;
-            }
-            return Err(Error::io("rename to", &self.output)(source));
-        }
+        swap(self.partial.path(), &self.output, old.as_deref())?;
         self.partial.disable_cleanup(true);
         self.made.0.clear();
         if let Some(parent) = self.output.parent() {
@@ -116,13 +109,25 @@ impl OutputFolder {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let random = partial
-            .rsplit_once(".partial-")
-            .map_or("", |(_, random)| random);
+        let random = partial.rsplit_once(".partial-").map_or("", |(_, random)| random);
         let mut aside = OsString::from(name);
         aside.push(format!(".old-{random}"));
         self.output.with_file_name(aside)
     }
+}
+
+/// Renames `new` to `output`, after `output` to `aside` where that is given; a failure puts the old one back.
+fn swap(new: &Path, output: &Path, aside: Option<&Path>) -> Result<()> {
+    if let Some(aside) = aside {
+        std::fs::rename(output, aside).map_err(Error::io("move aside", output))?;
+    }
+    let Err(source) = std::fs::rename(new, output) else {
+        return Ok(());
+    };
+    if let Some(aside) = aside {
+        std::fs::rename(aside, output).map_err(Error::io("move back", aside))?;
+    }
+    Err(Error::io("rename to", output)(source))
 }
 
 /// The output's real path: links and `..` resolved as far as it exists.
@@ -196,13 +201,45 @@ fn make_parents(parent: &Path, made: &mut MadeParents) -> Result<()> {
     Ok(())
 }
 
-/// Makes a folder's entries durable, where the platform has that.
+/// Makes a folder's entries durable, where the platform and the file system have that.
 fn sync_folder(folder: &Path) -> Result<()> {
     #[cfg(unix)]
-    std::fs::File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(Error::io("write", folder))?;
+    {
+        use std::io::ErrorKind::{InvalidInput, Unsupported};
+        match std::fs::File::open(folder).and_then(|f| f.sync_all()) {
+            Err(e) if !matches!(e.kind(), InvalidInput | Unsupported) => {
+                return Err(Error::io("write", folder)(e));
+            }
+            _ => {}
+        }
+    }
     #[cfg(not(unix))]
     let _ = folder;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_failed_swap_puts_the_old_folder_back() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir(at("out")).unwrap();
+        fs::write(at("out").join("old"), "").unwrap();
+        let error = swap(&at("not there"), &at("out"), Some(&at("aside"))).unwrap_err();
+        assert!(matches!(
+            error,
+            Error::Io {
+                action: "rename to",
+                ..
+            }
+        ));
+        assert!(at("out").join("old").exists() && !at("aside").exists());
+        fs::create_dir(at("new")).unwrap();
+        swap(&at("new"), &at("out"), Some(&at("aside"))).unwrap();
+        assert!(at("aside").join("old").exists() && !at("out").join("old").exists());
+    }
 }

@@ -116,12 +116,12 @@ impl Unpickled {
         let Value::Dict(items) = &self.values[self.root] else {
             return None;
         };
-        items.iter().find_map(
-            |&(key, value)| match (&self.values[key], &self.values[value]) {
+        items
+            .iter()
+            .find_map(|&(key, value)| match (&self.values[key], &self.values[value]) {
                 (Value::Text(key), &Value::Bool(flag)) if key == name => Some(flag),
                 _ => None,
-            },
-        )
+            })
     }
 
     /// Every storage that the pickle refers to, by key.
@@ -183,8 +183,7 @@ impl<'a> Machine<'a> {
                 self.number_step(op)?;
             }
             b'X' | 0x8c | 0x8d | b'U' | b'T' | b'B' | b'C' | 0x8e => self.text_step(op)?,
-            b')' | b't' | 0x85 | 0x86 | 0x87 | b']' | b'l' | b'}' | b'd' | b'a' | b'e' | b's'
-            | b'u' => {
+            b')' | b't' | 0x85 | 0x86 | 0x87 | b']' | b'l' | b'}' | b'd' | b'a' | b'e' | b's' | b'u' => {
                 self.container_step(op)?;
             }
             b'c' | 0x93 | b'R' | 0x81 | b'b' | b'Q' => self.object_step(op)?,
@@ -236,8 +235,7 @@ impl<'a> Machine<'a> {
 
     fn recall(&mut self, at: u32) -> Result<()> {
         let id = self.memo.get(&at).copied();
-        let id =
-            id.ok_or_else(|| PickleError::Damaged("it recalls a value that it never made".into()))?;
+        let id = id.ok_or_else(|| PickleError::Damaged("it recalls a value that it never made".into()))?;
         self.stack.push(Slot::Value(id));
         Ok(())
     }
@@ -309,9 +307,7 @@ impl<'a> Machine<'a> {
                 self.push(Value::Tuple(items));
             }
             0x85..=0x87 => {
-                let mut items = (0..=op - 0x85)
-                    .map(|_| self.pop())
-                    .collect::<Result<Vec<_>>>()?;
+                let mut items = (0..=op - 0x85).map(|_| self.pop()).collect::<Result<Vec<_>>>()?;
                 items.reverse();
                 self.push(Value::Tuple(items));
             }
@@ -410,10 +406,7 @@ impl<'a> Machine<'a> {
         let known = CALLABLES.contains(&full.as_str())
             || storage_dtype(&full).is_some()
             || tensor_dtype(&full).is_some()
-            || matches!(
-                full.as_str(),
-                "torch.Tensor" | "torch.nn.parameter.Parameter"
-            );
+            || matches!(full.as_str(), "torch.Tensor" | "torch.nn.parameter.Parameter");
         if !known {
             return Err(PickleError::Object(full));
         }
@@ -423,9 +416,7 @@ impl<'a> Machine<'a> {
 
     /// What the callable would return, for the few that are known.
     fn call(&self, callable: Id, args: Id) -> Result<Value> {
-        let (Value::Global(name), Value::Tuple(args)) =
-            (&self.values[callable], &self.values[args])
-        else {
+        let (Value::Global(name), Value::Tuple(args)) = (&self.values[callable], &self.values[args]) else {
             return damaged("it calls what is no function");
         };
         match (name.as_str(), args.as_slice()) {
@@ -455,9 +446,7 @@ impl<'a> Machine<'a> {
                 Value::Tensor(tensor) => Ok(Value::Tensor(tensor.clone())),
                 _ => damaged("a parameter is no tensor"),
             },
-            _ if CALLABLES.contains(&name.as_str()) => {
-                damaged(format!("`{name}` has unexpected arguments"))
-            }
+            _ if CALLABLES.contains(&name.as_str()) => damaged(format!("`{name}` has unexpected arguments")),
             _ => Err(PickleError::Object(name.clone())),
         }
     }
@@ -470,11 +459,7 @@ impl<'a> Machine<'a> {
             Value::Tuple(pair) | Value::List(pair) if pair.len() == 2 => Ok((pair[0], pair[1])),
             _ => damaged("a dictionary is made from what are no pairs"),
         };
-        items
-            .iter()
-            .map(pair)
-            .collect::<Result<_>>()
-            .map(Value::Dict)
+        items.iter().map(pair).collect::<Result<_>>().map(Value::Dict)
     }
 
     /// (storage, offset, shape, strides, …)
@@ -482,8 +467,7 @@ impl<'a> Machine<'a> {
         let &[storage, offset, shape, strides, ..] = args else {
             return damaged("a tensor lacks arguments");
         };
-        let (Value::Storage(storage), &Value::Int(offset)) =
-            (&self.values[storage], &self.values[offset])
+        let (Value::Storage(storage), &Value::Int(offset)) = (&self.values[storage], &self.values[offset])
         else {
             return damaged("a tensor has no storage");
         };
@@ -514,9 +498,7 @@ impl<'a> Machine<'a> {
             return damaged("a tensor's shape is no tuple");
         };
         let number = |&item: &Id| match self.values[item] {
-            Value::Int(n) => {
-                T::try_from(n).or_else(|_| damaged("a tensor's shape or stride is negative"))
-            }
+            Value::Int(n) => T::try_from(n).or_else(|_| damaged("a tensor's shape or stride is negative")),
             _ => damaged("a tensor's shape or stride is no number"),
         };
         items.iter().map(number).collect()
@@ -572,11 +554,7 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Id>> {
-        let Some(at) = self
-            .stack
-            .iter()
-            .rposition(|slot| matches!(slot, Slot::Mark))
-        else {
+        let Some(at) = self.stack.iter().rposition(|slot| matches!(slot, Slot::Mark)) else {
             return damaged("it ends a group that it never began");
         };
         let items = self.stack.drain(at..).filter_map(|slot| match slot {
@@ -692,16 +670,10 @@ mod tests {
         let error = unpickle(b"\x80\x02cos\nsystem\nX\x02\0\0\0id\x85R.").err();
         assert_eq!(error, Some(PickleError::Object("os.system".into())));
         let stack_global = unpickle(b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.").err();
-        assert_eq!(
-            stack_global,
-            Some(PickleError::Object("builtins.eval".into()))
-        );
+        assert_eq!(stack_global, Some(PickleError::Object("builtins.eval".into())));
         // A storage class is a known name, but nothing to be called.
         let called = unpickle(b"\x80\x02ctorch\nFloatStorage\n)R.").err();
-        assert_eq!(
-            called,
-            Some(PickleError::Object("torch.FloatStorage".into()))
-        );
+        assert_eq!(called, Some(PickleError::Object("torch.FloatStorage".into())));
     }
 
     #[test]

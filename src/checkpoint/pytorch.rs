@@ -34,9 +34,7 @@ pub(crate) struct Place {
 pub(crate) fn read(file: &WeightFile) -> Result<(BTreeMap<String, Place>, Vec<u8>)> {
     let (tensors, storages, pickle) = if zip::is_zip(file)? {
         read_zip(file)?
-    } else if file.bytes >= LEGACY_MAGIC.len() as u64
-        && file.read(0, LEGACY_MAGIC.len())? == LEGACY_MAGIC
-    {
+    } else if file.bytes >= LEGACY_MAGIC.len() as u64 && file.read(0, LEGACY_MAGIC.len())? == LEGACY_MAGIC {
         read_legacy(file)?
     } else {
         return Err(damaged(
@@ -50,10 +48,7 @@ pub(crate) fn read(file: &WeightFile) -> Result<(BTreeMap<String, Place>, Vec<u8
             .map(|place| (name.clone(), place))
             .map_err(|reason| damaged(file, format!("`{name}` {reason}")))
     };
-    Ok((
-        tensors.into_iter().map(place).collect::<Result<_>>()?,
-        pickle,
-    ))
+    Ok((tensors.into_iter().map(place).collect::<Result<_>>()?, pickle))
 }
 
 type StateDict = (
@@ -88,10 +83,7 @@ fn read_zip(file: &WeightFile) -> Result<StateDict> {
         .iter()
         .filter_map(|(name, entry)| Some((name.strip_suffix("data.pkl")?, entry)));
     let (Some((prefix, pickle)), None) = (pickles.next(), pickles.next()) else {
-        return Err(damaged(
-            file,
-            "the archive does not hold exactly one data.pkl",
-        ));
+        return Err(damaged(file, "the archive does not hold exactly one data.pkl"));
     };
     if let Some(order) = entries.get(&format!("{prefix}byteorder"))
         && order.bytes < 64
@@ -137,10 +129,7 @@ fn read_legacy(file: &WeightFile) -> Result<StateDict> {
     let mut start = position as u64;
     for key in keys.strings().map_err(|e| refused(file, e))? {
         let Some(storage) = referred.get(key) else {
-            return Err(damaged(
-                file,
-                format!("the storage `{key}` belongs to no tensor"),
-            ));
+            return Err(damaged(file, format!("the storage `{key}` belongs to no tensor")));
         };
         let elements = file
             .read(start, 8)?
@@ -171,18 +160,15 @@ fn read_legacy(file: &WeightFile) -> Result<StateDict> {
 }
 
 fn storage_bytes(storage: &StorageRef) -> Option<u64> {
-    bytes_of(
-        &[usize::try_from(storage.elements).ok()?],
-        storage.dtype.bits()?,
-    )
+    bytes_of(&[usize::try_from(storage.elements).ok()?], storage.dtype.bits()?)
 }
 
 /// Checks the tensor against its storage; the error continues a sentence that begins with the tensor's name.
 fn place(tensor: &TensorRef, entry: Option<StoredEntry>) -> Result<Place, String> {
     let key = &tensor.storage.key;
     let entry = entry.ok_or_else(|| format!("lies in the storage `{key}`, which is missing"))?;
-    let declared = storage_bytes(&tensor.storage)
-        .ok_or_else(|| format!("has a storage `{key}` of impossible size"))?;
+    let declared =
+        storage_bytes(&tensor.storage).ok_or_else(|| format!("has a storage `{key}` of impossible size"))?;
     if entry.bytes < declared {
         return Err(format!(
             "lies in the storage `{key}`, which has {} bytes and needs {declared}",

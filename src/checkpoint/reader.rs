@@ -148,14 +148,7 @@ impl Checkpoint {
                         .bits()
                         .and_then(|bits| bytes_of(&place.shape, bits))
                         .unwrap_or(0);
-                    (
-                        name,
-                        place.dtype,
-                        place.shape,
-                        place.start,
-                        bytes,
-                        place.strides,
-                    )
+                    (name, place.dtype, place.shape, place.start, bytes, place.strides)
                 });
                 (None, raw, places.collect())
             }
@@ -285,10 +278,7 @@ impl Checkpoint {
         let size = dtype.bits().unwrap_or(0) / 8;
         let part = |(index, values): (usize, &mut [f32])| {
             let first = index * CHUNK_ELEMENTS;
-            let bytes = file.read(
-                stored.start + first as u64 * size,
-                values.len() * size as usize,
-            )?;
+            let bytes = file.read(stored.start + first as u64 * size, values.len() * size as usize)?;
             Ok(decode_into(&bytes, dtype, values).map(|position| first + position))
         };
         let wrong: Vec<Option<usize>> = values
@@ -421,11 +411,7 @@ impl Layout {
         if exists("model.safetensors") {
             single(WeightFormat::Safetensors, "model.safetensors")
         } else if exists("model.safetensors.index.json") {
-            Self::indexed(
-                dir,
-                WeightFormat::Safetensors,
-                "model.safetensors.index.json",
-            )
+            Self::indexed(dir, WeightFormat::Safetensors, "model.safetensors.index.json")
         } else if exists("pytorch_model.bin") {
             single(WeightFormat::Pytorch, "pytorch_model.bin")
         } else if exists("pytorch_model.bin.index.json") {
@@ -439,9 +425,7 @@ impl Layout {
                     dir,
                     "it has several .safetensors files and no index".into(),
                 )),
-                (None, _) if others.len() == 1 => {
-                    Err(no_weights(dir, "it only has a config.json".into()))
-                }
+                (None, _) if others.len() == 1 => Err(no_weights(dir, "it only has a config.json".into())),
                 (None, _) => Err(no_weights(dir, format!("it has {}", others.join(", ")))),
             }
         }

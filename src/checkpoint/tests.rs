@@ -55,12 +55,7 @@ fn sample() -> TempDir {
             vec![2, 4],
             bytes(&ramp(8), &StoredDtype::F16),
         ),
-        (
-            "a.ids",
-            StoredDtype::Other("I64".into()),
-            vec![2],
-            vec![7; 16],
-        ),
+        ("a.ids", StoredDtype::Other("I64".into()), vec![2], vec![7; 16]),
         (
             "a.weight",
             StoredDtype::BF16,
@@ -135,15 +130,18 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
+fn a_checkpoint_may_be_shared_by_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Checkpoint>();
+}
+
+#[test]
 fn tensors_are_read_in_any_float_format() {
     let root = sample();
     let checkpoint = open(&root);
     assert_eq!(checkpoint.config_json(), "{\"model_type\": \"opt\"}");
     assert_eq!(
-        checkpoint
-            .tensors()
-            .map(|(name, _)| name)
-            .collect::<Vec<_>>(),
+        checkpoint.tensors().map(|(name, _)| name).collect::<Vec<_>>(),
         ["a.ids", "a.weight", "z.weight"]
     );
     assert_eq!(checkpoint.read("z.weight", &[2, 4]).unwrap(), ramp(8));
@@ -199,24 +197,10 @@ fn large_tensors_are_read_by_several_tasks() {
 fn a_single_safetensors_file_of_another_name_is_found() {
     let root = sample();
     let dir = root.path().join("model");
-    fs::rename(
-        dir.join("model.safetensors"),
-        dir.join("weights.safetensors"),
-    )
-    .unwrap();
-    assert_eq!(
-        open(&root).info("a.weight").unwrap().file,
-        "weights.safetensors"
-    );
-    fs::copy(
-        dir.join("weights.safetensors"),
-        dir.join("more.safetensors"),
-    )
-    .unwrap();
-    assert!(matches!(
-        open_error(&root),
-        CheckpointError::NoWeights { .. }
-    ));
+    fs::rename(dir.join("model.safetensors"), dir.join("weights.safetensors")).unwrap();
+    assert_eq!(open(&root).info("a.weight").unwrap().file, "weights.safetensors");
+    fs::copy(dir.join("weights.safetensors"), dir.join("more.safetensors")).unwrap();
+    assert!(matches!(open_error(&root), CheckpointError::NoWeights { .. }));
 }
 
 #[test]
@@ -224,20 +208,11 @@ fn each_way_a_folder_can_be_incomplete_has_its_error() {
     let root = sample();
     let dir = root.path().join("model");
     fs::remove_file(dir.join("model.safetensors")).unwrap();
-    assert!(matches!(
-        open_error(&root),
-        CheckpointError::NoWeights { .. }
-    ));
+    assert!(matches!(open_error(&root), CheckpointError::NoWeights { .. }));
     fs::remove_file(dir.join("config.json")).unwrap();
-    assert!(matches!(
-        open_error(&root),
-        CheckpointError::NoConfig { .. }
-    ));
+    assert!(matches!(open_error(&root), CheckpointError::NoConfig { .. }));
     fs::remove_dir(&dir).unwrap();
-    assert!(matches!(
-        open_error(&root),
-        CheckpointError::NoFolder { .. }
-    ));
+    assert!(matches!(open_error(&root), CheckpointError::NoFolder { .. }));
 }
 
 #[test]
@@ -251,10 +226,7 @@ fn each_way_shards_can_be_wrong_has_its_error() {
     fs::write(&second, &original[..original.len() - 3]).unwrap();
     assert!(matches!(open_error(&root), CheckpointError::Truncated { file, .. } if file == second));
     fs::write(&second, &original[..20]).unwrap();
-    assert!(matches!(
-        open_error(&root),
-        CheckpointError::Truncated { .. }
-    ));
+    assert!(matches!(open_error(&root), CheckpointError::Truncated { .. }));
     fs::write(&second, "<html>404</html>").unwrap();
     assert!(matches!(open_error(&root), CheckpointError::Header { .. }));
     fs::remove_file(&second).unwrap();
@@ -264,37 +236,24 @@ fn each_way_shards_can_be_wrong_has_its_error() {
     );
 
     fs::copy(dir.join("model-00001-of-00002.safetensors"), &second).unwrap();
-    assert!(matches!(
-        open_error(&root),
-        CheckpointError::StoredTwice { .. }
-    ));
+    assert!(matches!(open_error(&root), CheckpointError::StoredTwice { .. }));
     fs::write(&second, &original).unwrap();
     let (first_shard, second_shard) = (
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
     );
     write_index(&dir, "c.weight", first_shard, second_shard);
-    assert!(
-        matches!(open_error(&root), CheckpointError::NotInShard { tensor, .. } if tensor == "c.weight")
-    );
+    assert!(matches!(open_error(&root), CheckpointError::NotInShard { tensor, .. } if tensor == "c.weight"));
     write_index(&dir, "a.weight", second_shard, second_shard);
-    assert!(
-        matches!(open_error(&root), CheckpointError::NotInShard { tensor, .. } if tensor == "a.weight")
-    );
+    assert!(matches!(open_error(&root), CheckpointError::NotInShard { tensor, .. } if tensor == "a.weight"));
     write_index(
         &dir,
         "a.weight",
         "../model/model-00001-of-00002.safetensors",
         second_shard,
     );
-    assert!(
-        matches!(open_error(&root), CheckpointError::IndexPath { shard, .. } if shard.starts_with(".."))
-    );
-    fs::write(
-        dir.join("model.safetensors.index.json"),
-        "{\"weight_map\": []}",
-    )
-    .unwrap();
+    assert!(matches!(open_error(&root), CheckpointError::IndexPath { shard, .. } if shard.starts_with("..")));
+    fs::write(dir.join("model.safetensors.index.json"), "{\"weight_map\": []}").unwrap();
     assert!(matches!(open_error(&root), CheckpointError::Index { .. }));
 }
 
@@ -302,19 +261,14 @@ fn each_way_shards_can_be_wrong_has_its_error() {
 fn the_fingerprint_follows_names_and_the_content_hash_numbers() {
     let root = sample();
     let path = root.path().join("model/model.safetensors");
-    let (fingerprint, content) = (
-        open(&root).fingerprint(),
-        open(&root).content_sha256().unwrap(),
-    );
+    let (fingerprint, content) = (open(&root).fingerprint(), open(&root).content_sha256().unwrap());
     let original = fs::read(&path).unwrap();
     let mut changed = original.clone();
     *changed.last_mut().unwrap() ^= 1;
     fs::write(&path, changed).unwrap();
     assert_eq!(open(&root).fingerprint(), fingerprint);
     assert_ne!(open(&root).content_sha256().unwrap(), content);
-    let renamed = String::from_utf8_lossy(&original[..60])
-        .find("z.weight")
-        .unwrap();
+    let renamed = String::from_utf8_lossy(&original[..60]).find("z.weight").unwrap();
     let mut changed = original;
     changed[renamed] = b'y';
     fs::write(&path, changed).unwrap();
@@ -358,11 +312,7 @@ fn shards_and_their_index_stay() {
     let output = root.path().join("out");
     let mut writer = CheckpointWriter::create(&open(&root), &output, false).unwrap();
     writer
-        .write_weight(
-            "b.weight",
-            &[1.0, 2.0, 3.0, 4.0],
-            &[true, false, false, true],
-        )
+        .write_weight("b.weight", &[1.0, 2.0, 3.0, 4.0], &[true, false, false, true])
         .unwrap();
     writer.finish().unwrap();
     assert_eq!(names(&output), names(&root.path().join("model")));
@@ -377,19 +327,12 @@ fn shards_and_their_index_stay() {
         );
     }
     let written = Checkpoint::open(&output).unwrap();
-    assert_eq!(
-        written.read("b.weight", &[2, 2]).unwrap(),
-        [1.0, 0.0, 0.0, 4.0]
-    );
+    assert_eq!(written.read("b.weight", &[2, 2]).unwrap(), [1.0, 0.0, 0.0, 4.0]);
 }
 
 #[test]
 fn a_header_without_the_python_format_is_completed() {
-    for metadata in [
-        None,
-        Some(r#"{"producer":"x"}"#),
-        Some(r#"{"format":"mlx"}"#),
-    ] {
+    for metadata in [None, Some(r#"{"producer":"x"}"#), Some(r#"{"format":"mlx"}"#)] {
         let root = sample();
         let path = root.path().join("model/model.safetensors");
         let tensors = [
@@ -399,12 +342,7 @@ fn a_header_without_the_python_format_is_completed() {
                 vec![1, 3],
                 bytes(&ramp(3), &StoredDtype::F32),
             ),
-            (
-                "a",
-                StoredDtype::Other("NEW".into()),
-                vec![5],
-                vec![1, 2, 3],
-            ),
+            ("a", StoredDtype::Other("NEW".into()), vec![5], vec![1, 2, 3]),
         ];
         write_safetensors(&path, metadata, &tensors);
         let output = root.path().join("out");
@@ -452,9 +390,7 @@ fn torch_files_become_safetensors_of_the_same_tensors() {
         let source = open(&root);
         let output = root.path().join("out");
         let mut writer = CheckpointWriter::create(&source, &output, false).unwrap();
-        writer
-            .write_weight("transposed", &ramp(20), &[true; 20])
-            .unwrap();
+        writer.write_weight("transposed", &ramp(20), &[true; 20]).unwrap();
         writer.finish().unwrap();
         let expected: &[&str] = if sharded {
             &[
@@ -644,11 +580,9 @@ fn the_output_may_not_overlap_the_source() {
 #[test]
 fn weights_that_do_not_belong_are_refused() {
     let root = sample();
-    let mut writer =
-        CheckpointWriter::create(&open(&root), &root.path().join("out"), false).unwrap();
-    let mut write = |name, values: &[f32], keep: &[bool]| {
-        checkpoint_error(writer.write_weight(name, values, keep))
-    };
+    let mut writer = CheckpointWriter::create(&open(&root), &root.path().join("out"), false).unwrap();
+    let mut write =
+        |name, values: &[f32], keep: &[bool]| checkpoint_error(writer.write_weight(name, values, keep));
     assert!(matches!(
         write("nothing", &[], &[]),
         CheckpointError::MissingTensor { .. }
@@ -669,9 +603,7 @@ fn weights_that_do_not_belong_are_refused() {
         CheckpointError::NotWritable { .. }
     ));
     let error = write("z.weight", &[1e9; 8], &[true; 8]);
-    assert!(
-        matches!(&error, CheckpointError::DoesNotFit { what, position: 0, .. } if what == "z.weight")
-    );
+    assert!(matches!(&error, CheckpointError::DoesNotFit { what, position: 0, .. } if what == "z.weight"));
 }
 
 #[cfg(target_os = "linux")]
@@ -679,8 +611,7 @@ fn weights_that_do_not_belong_are_refused() {
 fn a_full_disk_is_an_error_with_the_path() {
     // /dev/full accepts no byte; as a side file's replacement it stands for a disk that fills up.
     let root = sample();
-    let mut writer =
-        CheckpointWriter::create(&open(&root), &root.path().join("out"), false).unwrap();
+    let mut writer = CheckpointWriter::create(&open(&root), &root.path().join("out"), false).unwrap();
     std::os::unix::fs::symlink("/dev/full", writer.partial().join("report.json")).unwrap();
     let error = writer.add_file("report.json", b"{}").unwrap_err();
     assert!(

@@ -94,8 +94,7 @@ impl CheckpointWriter {
             let Some(header) = &shard.header else {
                 continue;
             };
-            let mut from =
-                File::open(&shard.file.path).map_err(Error::io("open", &shard.file.path))?;
+            let mut from = File::open(&shard.file.path).map_err(Error::io("open", &shard.file.path))?;
             let mut to = self.new_file(&shard.file.name)?;
             let path = self.partial().join(&shard.file.name);
             let mut data_start = header.data_start;
@@ -153,10 +152,7 @@ impl CheckpointWriter {
             let metadata = [("total_size".to_owned(), total_bytes.into())]
                 .into_iter()
                 .collect();
-            let index = serde_json::json!(Index {
-                metadata,
-                weight_map
-            });
+            let index = serde_json::json!(Index { metadata, weight_map });
             let name = "model.safetensors.index.json";
             let path = self.partial().join(name);
             let mut file = self.new_file(name)?;
@@ -249,8 +245,7 @@ impl CheckpointWriter {
                 .into());
             }
         }
-        let bytes =
-            encode(values, Some(keep), &target.dtype).map_err(|error| error.of_tensor(name))?;
+        let bytes = encode(values, Some(keep), &target.dtype).map_err(|error| error.of_tensor(name))?;
         let (file_name, file) = &mut self.files[target.file];
         let written = file
             .seek(SeekFrom::Start(target.start))
@@ -323,10 +318,7 @@ impl CheckpointWriter {
 /// `pytorch_model-00001-of-00002.bin` → `model-00001-of-00002.safetensors`.
 fn safetensors_name(torch_name: &str) -> String {
     let stem = torch_name.strip_suffix(".bin").unwrap_or(torch_name);
-    format!(
-        "{}.safetensors",
-        stem.strip_prefix("pytorch_").unwrap_or(stem)
-    )
+    format!("{}.safetensors", stem.strip_prefix("pytorch_").unwrap_or(stem))
 }
 
 /// Whether a file of that name holds weights, or is the index of such files.
