@@ -72,7 +72,9 @@ pub enum Error {
     },
 
     /// A matrix that no damping made positive definite.
-    #[error("the Gram matrix of `{operator}` cannot be factorised, even with damping {damping:e} of its mean diagonal")]
+    #[error(
+        "the Gram matrix of `{operator}` cannot be factorised, even with damping {damping:e} of its mean diagonal"
+    )]
     Factorisation {
         /// The operator.
         operator: String,
@@ -93,23 +95,35 @@ impl Error {
     /// Wraps a system error with what was tried on which path.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
     }
 
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::PatternDoesNotFit { .. } => Some(
-                "leave the operator out with --ignore, or choose an m that divides its inputs".into(),
+                "leave the operator out with --ignore, or choose an m that divides its inputs"
+                    .into(),
             ),
-            Self::PatternBroken { .. } => {
-                Some("this is a fault of fista-pruner, please report it; nothing was written".into())
+            Self::PatternBroken { .. } => Some(
+                "this is a fault of fista-pruner, please report it; nothing was written".into(),
+            ),
+            Self::NotFinite {
+                what: "the weight", ..
+            } => Some(
+                "the checkpoint is damaged or was saved in the middle of a diverged training"
+                    .into(),
+            ),
+            Self::NotFinite { .. } => {
+                Some("the model's activations overflow; check the checkpoint with `eval`".into())
             }
-            Self::NotFinite { what: "the weight", .. } => {
-                Some("the checkpoint is damaged or was saved in the middle of a diverged training".into())
+            Self::Factorisation { .. } => {
+                Some("give more calibration text: --samples, --seq-len".into())
             }
-            Self::NotFinite { .. } => Some("the model's activations overflow; check the checkpoint with `eval`".into()),
-            Self::Factorisation { .. } => Some("give more calibration text: --samples, --seq-len".into()),
             _ => None,
         }
     }

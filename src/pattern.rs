@@ -112,9 +112,7 @@ impl Pattern {
                 scores
                     .par_chunks(columns)
                     .enumerate()
-                    .flat_map_iter(|(row, scores)| {
-                        keep_all_but(scores, upto(row + 1) - upto(row))
-                    })
+                    .flat_map_iter(|(row, scores)| keep_all_but(scores, upto(row + 1) - upto(row)))
                     .collect()
             }
             _ => self.keep_largest(scores, rows, columns),
@@ -255,10 +253,21 @@ mod tests {
 
     #[test]
     fn spellings() {
-        assert_eq!("0.5".parse::<Pattern>().unwrap(), Pattern::Unstructured(0.5));
-        assert_eq!("70%".parse::<Pattern>().unwrap(), Pattern::Unstructured(0.7));
-        assert_eq!("4:8".parse::<Pattern>().unwrap(), Pattern::NOfM { n: 4, m: 8 });
-        for bad in ["", "1", "1.5", "-0.1", "4:2", "0:4", "2:2", "2:4:8", "half", "NaN"] {
+        assert_eq!(
+            "0.5".parse::<Pattern>().unwrap(),
+            Pattern::Unstructured(0.5)
+        );
+        assert_eq!(
+            "70%".parse::<Pattern>().unwrap(),
+            Pattern::Unstructured(0.7)
+        );
+        assert_eq!(
+            "4:8".parse::<Pattern>().unwrap(),
+            Pattern::NOfM { n: 4, m: 8 }
+        );
+        for bad in [
+            "", "1", "1.5", "-0.1", "4:2", "0:4", "2:2", "2:4:8", "half", "NaN",
+        ] {
             assert!(bad.parse::<Pattern>().is_err(), "{bad}");
         }
     }
