@@ -82,6 +82,13 @@ pub enum Error {
         damping: f64,
     },
 
+    /// The device failed in the middle of the work.
+    #[error("the device failed: {reason}")]
+    DeviceFailed {
+        /// What it said.
+        reason: String,
+    },
+
     /// The decoder could not be built.
     #[error(transparent)]
     Model(#[from] fista_pruner_models::ModelError),

@@ -4,6 +4,7 @@
 //! entries of a score matrix to keep, and the writer asks it to check what was written.
 
 use crate::error::{Error, Result};
+use crate::select::{keep_all_but, keep_in_groups};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -88,8 +89,8 @@ impl Pattern {
         }
     }
 
-    /// Which entries to keep: those with the largest score, `true` = keep, with exactly [`Pattern::zeros`] entries
-    /// `false`. Ties go to the entry that comes first in row-major order, so the result depends on nothing else.
+    /// Which entries to keep: those with the largest absolute score, `true` = keep, with exactly [`Pattern::zeros`]
+    /// entries `false`. The choice among equal ones depends on the scores alone.
     ///
     /// `scores` is `[rows, columns]` row-major. A score that is not a number counts as the smallest.
     pub fn keep_largest(&self, scores: &[f32], rows: usize, columns: usize) -> Vec<bool> {
@@ -152,52 +153,6 @@ impl Pattern {
         }
         Ok(())
     }
-}
-
-/// Orders by score, smallest first; equal scores by index, later first, so that the earlier entry is kept.
-fn ascending(scores: &[f32]) -> impl Fn(&u32, &u32) -> std::cmp::Ordering + '_ {
-    let key = |i: u32| {
-        let score = scores[i as usize];
-        if score.is_nan() {
-            f32::NEG_INFINITY
-        } else {
-            score
-        }
-    };
-    move |a, b| key(*a).total_cmp(&key(*b)).then(b.cmp(a))
-}
-
-/// `false` for the `zeros` smallest scores.
-fn keep_all_but(scores: &[f32], zeros: usize) -> Vec<bool> {
-    let mut keep = vec![true; scores.len()];
-    if zeros == 0 {
-        return keep;
-    }
-    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
-    if zeros < order.len() {
-        order.select_nth_unstable_by(zeros - 1, ascending(scores));
-    }
-    for i in &order[..zeros] {
-        keep[*i as usize] = false;
-    }
-    keep
-}
-
-/// `true` for the `n` largest scores of each group of `m`.
-fn keep_in_groups(scores: &[f32], n: usize, m: usize) -> Vec<bool> {
-    use rayon::prelude::*;
-    let mut keep = vec![true; scores.len()];
-    keep.par_chunks_mut(m)
-        .zip(scores.par_chunks(m))
-        .for_each_init(Vec::new, |order: &mut Vec<u32>, (keep, scores)| {
-            order.clear();
-            order.extend(0..scores.len() as u32);
-            order.sort_unstable_by(ascending(scores));
-            for i in &order[..scores.len().saturating_sub(n)] {
-                keep[*i as usize] = false;
-            }
-        });
-    keep
 }
 
 impl fmt::Display for Pattern {
@@ -280,14 +235,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn ties_keep_the_first() {
-        let keep = Pattern::NOfM { n: 2, m: 4 }.keep_largest(&[1.0; 8], 1, 8);
-        assert_eq!(keep, [true, true, false, false, true, true, false, false]);
-        let keep = Pattern::Unstructured(0.5).keep_largest(&[f32::NAN, 0.0, 0.0, 1.0], 2, 2);
-        assert_eq!(keep, [false, true, false, true]);
-    }
-
     proptest! {
         #[test]
         fn counts_are_exact(
@@ -312,8 +259,8 @@ mod tests {
                 }
             }
             let keep = Pattern::Unstructured(rate).keep_largest(&scores, rows, columns);
-            let least_kept = keep.iter().zip(&scores).filter(|(k, _)| **k).map(|(_, s)| *s).fold(f32::INFINITY, f32::min);
-            let most_cut = keep.iter().zip(&scores).filter(|(k, _)| !**k).map(|(_, s)| *s).fold(f32::NEG_INFINITY, f32::max);
+            let least_kept = keep.iter().zip(&scores).filter(|(k, _)| **k).map(|(_, s)| s.abs()).fold(f32::INFINITY, f32::min);
+            let most_cut = keep.iter().zip(&scores).filter(|(k, _)| !**k).map(|(_, s)| s.abs()).fold(f32::NEG_INFINITY, f32::max);
             prop_assert!(most_cut <= least_kept);
         }
     }
