@@ -91,7 +91,7 @@ fn layer_file() -> PathBuf {
 fn relative_error(problem: &LayerProblem<Device>, pattern: Pattern, config: &SolverConfig) -> f64 {
     let solution = solve(problem, pattern, config).unwrap();
     let (m, n) = problem.shape();
-    let zeros = solution.values.iter().filter(|v| **v == 0.0).count();
+    let zeros = solution.keep.iter().filter(|k| !**k).count();
     assert_eq!(
         zeros,
         pattern.zeros(m, n),
