@@ -89,6 +89,22 @@ pub enum Error {
         reason: String,
     },
 
+    /// A file of saved statistics that cannot be used.
+    #[error("the statistics `{}` cannot be used: {reason}", path.display())]
+    Statistics {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A fault of this program.
+    #[error("{what}")]
+    Internal {
+        /// What should not have happened.
+        what: String,
+    },
+
     /// The decoder could not be built.
     #[error(transparent)]
     Model(#[from] fista_pruner_models::ModelError),
