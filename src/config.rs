@@ -127,11 +127,7 @@ impl FistaConfig {
             }
         };
         let positive = |v: f64| v.is_finite() && v > 0.0;
-        check(
-            positive(self.lambda_max),
-            "--lambda-max",
-            "must be positive",
-        )?;
+        check(positive(self.lambda_max), "--lambda-max", "must be positive")?;
         check(
             self.lambda >= 0.0 && self.lambda <= self.lambda_max,
             "--lambda",
@@ -275,10 +271,7 @@ impl Propagation {
 
     /// The name of a named combination.
     pub fn name(&self) -> Option<&'static str> {
-        Self::NAMED
-            .iter()
-            .find(|(_, p)| p == self)
-            .map(|(name, _)| *name)
+        Self::NAMED.iter().find(|(_, p)| p == self).map(|(name, _)| *name)
     }
 
     /// Whether an operator's real input can differ from the dense one, so that both must be computed.

@@ -105,6 +105,18 @@ pub enum Error {
         what: String,
     },
 
+    /// A checkpoint folder that cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
+
+    /// Data files that cannot be used.
+    #[error(transparent)]
+    Data(#[from] crate::calibration::DataError),
+
+    /// A tokenizer that cannot be read or does not fit.
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+
     /// The decoder could not be built.
     #[error(transparent)]
     Model(#[from] fista_pruner_models::ModelError),
@@ -118,35 +130,29 @@ impl Error {
     /// Wraps a system error with what was tried on which path.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::PatternDoesNotFit { .. } => Some(
-                "leave the operator out with --ignore, or choose an m that divides its inputs"
-                    .into(),
-            ),
-            Self::PatternBroken { .. } => Some(
-                "this is a fault of fista-pruner, please report it; nothing was written".into(),
-            ),
+            Self::PatternDoesNotFit { .. } => {
+                Some("leave the operator out with --ignore, or choose an m that divides its inputs".into())
+            }
+            Self::PatternBroken { .. } => {
+                Some("this is a fault of fista-pruner, please report it; nothing was written".into())
+            }
             Self::NotFinite {
                 what: "the weight", ..
-            } => Some(
-                "the checkpoint is damaged or was saved in the middle of a diverged training"
-                    .into(),
-            ),
+            } => Some("the checkpoint is damaged or was saved in the middle of a diverged training".into()),
             Self::NotFinite { .. } => {
                 Some("the model's activations overflow; check the checkpoint with `eval`".into())
             }
-            Self::Factorisation { .. } => {
-                Some("give more calibration text: --samples, --seq-len".into())
-            }
+
+            Self::Checkpoint(error) => error.hint(),
+            Self::Data(error) => error.hint(),
+            Self::Tokenizer(error) => error.hint(),
+            Self::Factorisation { .. } => Some("give more calibration text: --samples, --seq-len".into()),
             _ => None,
         }
     }

@@ -125,7 +125,10 @@ impl<B: SolverOps> Generator<B> {
             hidden = layer.forward_cached(hidden, cache);
         }
         let [_, tokens, width] = hidden.dims();
-        download(self.head.forward(hidden.slice([0..1, tokens - 1..tokens, 0..width])))
+        download(
+            self.head
+                .forward(hidden.slice([0..1, tokens - 1..tokens, 0..width])),
+        )
     }
 }
 
@@ -184,12 +187,32 @@ mod tests {
 
     #[test]
     fn draws_follow_the_probabilities_and_their_cuts() {
-        let plain = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 1 };
+        let plain = Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            seed: 1,
+        };
         let [a, b, c, d] = draws(&plain);
         assert!((900..1100).contains(&a) && (1850..2150).contains(&b) && (3800..4200).contains(&c) && d < 10);
-        let [a, b, c, d] = draws(&Sampling { top_k: 2, ..plain.clone() });
+        let [a, b, c, d] = draws(&Sampling {
+            top_k: 2,
+            ..plain.clone()
+        });
         assert!(a == 0 && d == 0 && b > 2000 && c > 4000, "{a} {b} {c} {d}");
-        assert_eq!(draws(&Sampling { top_p: 0.5, ..plain.clone() }), [0, 0, 7000, 0]);
-        assert_eq!(draws(&Sampling { temperature: 0.0, ..plain }), [0, 0, 7000, 0]);
+        assert_eq!(
+            draws(&Sampling {
+                top_p: 0.5,
+                ..plain.clone()
+            }),
+            [0, 0, 7000, 0]
+        );
+        assert_eq!(
+            draws(&Sampling {
+                temperature: 0.0,
+                ..plain
+            }),
+            [0, 0, 7000, 0]
+        );
     }
 }

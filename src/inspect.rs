@@ -53,12 +53,20 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
     }
     let zeros: usize = operators.iter().map(|o| o.zeros).sum();
     let weights: usize = operators.iter().map(|o| o.shape[0] * o.shape[1]).sum();
-    Ok(Inspection { operators, sparsity: zeros as f64 / weights.max(1) as f64 })
+    Ok(Inspection {
+        operators,
+        sparsity: zeros as f64 / weights.max(1) as f64,
+    })
 }
 
 /// The n:m pattern with the lowest n/m, of those the smallest m; `None` where no group size has a zero in every group.
 fn n_of_m(values: &[f32], columns: usize) -> Option<String> {
-    let densest = |m: usize| values.par_chunks(m).map(|g| g.iter().filter(|v| **v != 0.0).count()).max();
+    let densest = |m: usize| {
+        values
+            .par_chunks(m)
+            .map(|g| g.iter().filter(|v| **v != 0.0).count())
+            .max()
+    };
     [4, 8, 16, 32]
         .into_iter()
         .filter(|m| columns.is_multiple_of(*m))

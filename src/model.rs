@@ -39,7 +39,13 @@ impl Model {
         let file = info.file.clone();
         if info.shape != expected {
             let (expected, found) = (expected.to_vec(), info.shape.clone());
-            return Err(CheckpointError::Shape { file, tensor, expected, found }.into());
+            return Err(CheckpointError::Shape {
+                file,
+                tensor,
+                expected,
+                found,
+            }
+            .into());
         }
         if !info.dtype.is_weight() {
             let dtype = info.dtype.clone();

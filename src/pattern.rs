@@ -171,8 +171,7 @@ impl FromStr for Pattern {
     fn from_str(text: &str) -> Result<Self> {
         let malformed = || Error::Pattern {
             text: text.to_owned(),
-            reason: "write a fraction such as 0.5, a percentage such as 50%, or n:m such as 2:4"
-                .into(),
+            reason: "write a fraction such as 0.5, a percentage such as 50%, or n:m such as 2:4".into(),
         };
         if let Some((n, m)) = text.split_once(':') {
             let parse = |s: &str| s.trim().parse::<usize>().map_err(|_| malformed());
@@ -208,18 +207,9 @@ mod tests {
 
     #[test]
     fn spellings() {
-        assert_eq!(
-            "0.5".parse::<Pattern>().unwrap(),
-            Pattern::Unstructured(0.5)
-        );
-        assert_eq!(
-            "70%".parse::<Pattern>().unwrap(),
-            Pattern::Unstructured(0.7)
-        );
-        assert_eq!(
-            "4:8".parse::<Pattern>().unwrap(),
-            Pattern::NOfM { n: 4, m: 8 }
-        );
+        assert_eq!("0.5".parse::<Pattern>().unwrap(), Pattern::Unstructured(0.5));
+        assert_eq!("70%".parse::<Pattern>().unwrap(), Pattern::Unstructured(0.7));
+        assert_eq!("4:8".parse::<Pattern>().unwrap(), Pattern::NOfM { n: 4, m: 8 });
         for bad in [
             "", "1", "1.5", "-0.1", "4:2", "0:4", "2:2", "2:4:8", "half", "NaN",
         ] {

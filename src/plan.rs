@@ -53,10 +53,18 @@ pub fn plan(checkpoint: &Checkpoint, decoder: &Decoder, config: &PruneConfig, to
         });
     }
     let elements = |shape: &[usize]| shape.iter().product::<usize>() as u64;
-    let layer: u64 = decoder.layer_tensors(0).iter().map(|(_, shape)| elements(shape)).sum();
+    let layer: u64 = decoder
+        .layer_tensors(0)
+        .iter()
+        .map(|(_, shape)| elements(shape))
+        .sum();
     let disk_bytes = checkpoint
         .tensors()
-        .map(|(_, info)| info.dtype.bits().map_or(0, |bits| elements(&info.shape) * bits / 8))
+        .map(|(_, info)| {
+            info.dtype
+                .bits()
+                .map_or(0, |bits| elements(&info.shape) * bits / 8)
+        })
         .sum();
     Ok(Plan {
         weights: operators.iter().map(|o| o.shape[0] * o.shape[1]).sum(),
@@ -72,7 +80,13 @@ pub fn plan(checkpoint: &Checkpoint, decoder: &Decoder, config: &PruneConfig, to
 
 /// Elements of hidden states held at once: per path a layer's input or residual, and the widest group's input.
 fn hidden_elements(decoder: &Decoder, config: &PruneConfig, tokens: usize) -> u64 {
-    let widest = decoder.config().operator_groups().iter().flatten().map(|o| o.in_features).max();
+    let widest = decoder
+        .config()
+        .operator_groups()
+        .iter()
+        .flatten()
+        .map(|o| o.in_features)
+        .max();
     let per_token = decoder.config().hidden_size() + widest.unwrap_or(0);
     let propagation = config.propagation;
     let dense = propagation.layer_input == LayerInput::Dense || propagation.dense_target;
@@ -82,7 +96,11 @@ fn hidden_elements(decoder: &Decoder, config: &PruneConfig, tokens: usize) -> u6
 
 /// Elements of the largest group's statistics with their compensations, and of one operator's solver matrices.
 fn solver_elements(decoder: &Decoder, config: &PruneConfig) -> u64 {
-    let sums = if config.propagation.two_paths() && config.propagation.dense_target { 3 } else { 1 };
+    let sums = if config.propagation.two_paths() && config.propagation.dense_target {
+        3
+    } else {
+        1
+    };
     let operators = decoder.config().operator_groups().into_iter().flatten();
     operators
         .map(|o| {

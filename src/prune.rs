@@ -165,7 +165,8 @@ impl<B: SolverOps> Hidden<B> {
             .collect();
         let propagation = job.config.propagation;
         let real = (propagation.layer_input == LayerInput::Pruned).then(|| batches.clone());
-        let dense = (propagation.layer_input == LayerInput::Dense || propagation.dense_target).then_some(batches);
+        let dense =
+            (propagation.layer_input == LayerInput::Dense || propagation.dense_target).then_some(batches);
         Ok(Self { dense, real })
     }
 }
@@ -212,7 +213,12 @@ impl<B: SolverOps> LayerRun<'_, B> {
         for (group, operators) in groups.iter().enumerate() {
             let chosen: Vec<_> = operators
                 .iter()
-                .map(|operator| (operator, self.job.decoder.operator_name(self.layer, operator.name)))
+                .map(|operator| {
+                    (
+                        operator,
+                        self.job.decoder.operator_name(self.layer, operator.name),
+                    )
+                })
                 .filter(|(_, name)| self.job.config.selects(name))
                 .collect();
             if let Some((_, first)) = chosen.first() {
@@ -229,7 +235,11 @@ impl<B: SolverOps> LayerRun<'_, B> {
                 }
             }
             let last = group + 1 == groups.len();
-            let real_weights = if propagation.corrected { &pruned } else { &self.dense };
+            let real_weights = if propagation.corrected {
+                &pruned
+            } else {
+                &self.dense
+            };
             if let Some(states) = real_states.take() {
                 real_states = Some(advance(real_weights, states, group));
             } else if propagation.corrected && !chosen.is_empty() && !last {
@@ -267,7 +277,9 @@ impl<B: SolverOps> LayerRun<'_, B> {
                     accumulator.add_pair(flat(dense), flat(real));
                 }
             }
-            (_, Some(states)) | (Some(states), None) => states.iter().for_each(|state| accumulator.add(flat(state))),
+            (_, Some(states)) | (Some(states), None) => {
+                states.iter().for_each(|state| accumulator.add(flat(state)))
+            }
             (None, None) => {}
         }
         accumulator.finish(operator)
@@ -287,12 +299,20 @@ impl<B: SolverOps> LayerRun<'_, B> {
             what: format!("the decoder has no operator `{name}`"),
         })?;
         let tensor = format!("{name}.weight");
-        let dtype = self.job.checkpoint.info(&tensor).map_or(StoredDtype::F32, |info| info.dtype.clone());
+        let dtype = self
+            .job
+            .checkpoint
+            .info(&tensor)
+            .map_or(StoredDtype::F32, |info| info.dtype.clone());
         let problem = statistics.problem(name, weight);
         if sink.wants_statistics() {
             sink.statistics(saved(&problem, statistics)?)?;
         }
-        let Solution { mut values, keep, info } = solver::solve(&problem, self.job.config.pattern, &self.job.config.solver)?;
+        let Solution {
+            mut values,
+            keep,
+            info,
+        } = solver::solve(&problem, self.job.config.pattern, &self.job.config.solver)?;
         // From here on the operator is what a reader of the written file will see.
         round_to(&mut values, Some(&keep), &dtype);
         sink.weight(&tensor, &values, &keep)?;
@@ -317,10 +337,16 @@ impl<B: SolverOps> LayerRun<'_, B> {
 }
 
 fn advance<B: SolverOps>(layer: &Layer<B>, states: States<B>, group: usize) -> States<B> {
-    states.into_iter().map(|state| layer.advance(state, group)).collect()
+    states
+        .into_iter()
+        .map(|state| layer.advance(state, group))
+        .collect()
 }
 
-fn saved<B: SolverOps>(problem: &solver::LayerProblem<B>, statistics: &Statistics<B>) -> Result<SavedStatistics> {
+fn saved<B: SolverOps>(
+    problem: &solver::LayerProblem<B>,
+    statistics: &Statistics<B>,
+) -> Result<SavedStatistics> {
     let (outputs, inputs) = problem.shape();
     let cross = match statistics.cross() {
         Some((cross, dense)) => Some((solver::download(cross)?, solver::download(dense)?)),

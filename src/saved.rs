@@ -24,25 +24,40 @@ pub struct SavedOperator(SavedStatistics);
 /// When the file cannot be read, the operator is not in it, or shapes do not fit together.
 pub fn read(path: &Path, operator: &str) -> Result<SavedOperator> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let malformed = |reason: String| Error::Statistics { path: path.to_path_buf(), reason };
+    let malformed = |reason: String| Error::Statistics {
+        path: path.to_path_buf(),
+        reason,
+    };
     let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
     let tensor = |kind: &str| -> Result<Option<(Vec<usize>, Vec<f32>)>> {
         let name = format!("{operator}.{kind}");
         match file.tensor(&name) {
-            Ok(view) => Ok(Some((view.shape().to_vec(), values(&view, &name).map_err(malformed)?))),
+            Ok(view) => Ok(Some((
+                view.shape().to_vec(),
+                values(&view, &name).map_err(malformed)?,
+            ))),
             Err(_) => Ok(None),
         }
     };
     let needed = |kind: &str| {
         tensor(kind)?.ok_or_else(|| {
-            let mut known: Vec<_> = file.names().into_iter().filter_map(|n| n.strip_suffix(".weight")).collect();
+            let mut known: Vec<_> = file
+                .names()
+                .into_iter()
+                .filter_map(|n| n.strip_suffix(".weight"))
+                .collect();
             known.sort_unstable();
-            malformed(format!("it has no tensor `{operator}.{kind}` (operators: {})", known.join(", ")))
+            malformed(format!(
+                "it has no tensor `{operator}.{kind}` (operators: {})",
+                known.join(", ")
+            ))
         })
     };
     let (shape, weight) = needed("weight")?;
     let [outputs, inputs] = shape[..] else {
-        return Err(malformed(format!("`{operator}.weight` is no matrix: its shape is {shape:?}")));
+        return Err(malformed(format!(
+            "`{operator}.weight` is no matrix: its shape is {shape:?}"
+        )));
     };
     let square = |kind: &str, (shape, values): (Vec<usize>, Vec<f32>)| {
         if shape == [inputs, inputs] {
@@ -55,19 +70,30 @@ pub fn read(path: &Path, operator: &str) -> Result<SavedOperator> {
     };
     let gram = square("gram", needed("gram")?)?;
     let cross = tensor("cross")?.map(|t| square("cross", t)).transpose()?;
-    let dense = tensor("dense_gram")?.map(|t| square("dense_gram", t)).transpose()?;
+    let dense = tensor("dense_gram")?
+        .map(|t| square("dense_gram", t))
+        .transpose()?;
     // Without X Xᵀ the target's energy is not known; that of W X* stands in, and the drift's own energy, a constant, is
     // left out of the error.
     let cross = cross.map(|cross| {
         let dense = dense.unwrap_or_else(|| stand_in(&gram, &cross, inputs));
         (cross, dense)
     });
-    Ok(SavedOperator(SavedStatistics { name: operator.to_owned(), outputs, inputs, weight, gram, cross }))
+    Ok(SavedOperator(SavedStatistics {
+        name: operator.to_owned(),
+        outputs,
+        inputs,
+        weight,
+        gram,
+        cross,
+    }))
 }
 
 /// The `X Xᵀ` that makes the drift's energy zero: `K + Kᵀ − G`.
 fn stand_in(gram: &[f32], cross: &[f32], n: usize) -> Vec<f32> {
-    (0..n * n).map(|k| cross[k] + cross[(k % n) * n + k / n] - gram[k]).collect()
+    (0..n * n)
+        .map(|k| cross[k] + cross[(k % n) * n + k / n] - gram[k])
+        .collect()
 }
 
 fn values(view: &TensorView<'_>, name: &str) -> Result<Vec<f32>, String> {
@@ -77,12 +103,18 @@ fn values(view: &TensorView<'_>, name: &str) -> Result<Vec<f32>, String> {
         Dtype::F32 => StoredDtype::F32,
         Dtype::F16 => StoredDtype::F16,
         Dtype::BF16 => StoredDtype::BF16,
-        other => return Err(format!("`{name}` is stored as {other:?}, which is no floating-point format")),
+        other => {
+            return Err(format!(
+                "`{name}` is stored as {other:?}, which is no floating-point format"
+            ));
+        }
     };
     let mut values = vec![0.0; view.shape().iter().product()];
     match crate::checkpoint::decode_into(bytes, &dtype, &mut values) {
         None => Ok(values),
-        Some(position) => Err(format!("`{name}` holds a value that is not finite, at position {position}")),
+        Some(position) => Err(format!(
+            "`{name}` holds a value that is not finite, at position {position}"
+        )),
     }
 }
 
@@ -108,7 +140,12 @@ impl SavedOperator {
                 (Some(drift), Some(drift_gram))
             }
         };
-        let statistics = Statistics { gram, drift, drift_gram, tokens: 0 };
+        let statistics = Statistics {
+            gram,
+            drift,
+            drift_gram,
+            tokens: 0,
+        };
         Ok(statistics.problem(&saved.name, matrix(&saved.weight, saved.outputs)))
     }
 }
@@ -121,21 +158,30 @@ pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
 /// # Errors
 /// When the file cannot be written.
 pub fn write(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
-    let bytes: Vec<Vec<u8>> = tensors.iter().map(|(_, _, v)| bytemuck::cast_slice(v).to_vec()).collect();
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, _, v)| bytemuck::cast_slice(v).to_vec())
+        .collect();
     let views = tensors
         .iter()
         .zip(&bytes)
-        .map(|((name, shape, _), bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .map(|((name, shape, _), bytes)| {
+            Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?))
+        })
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .and_then(|views| safetensors::serialize(views, None))
-        .map_err(|e| Error::Statistics { path: path.to_path_buf(), reason: e.to_string() })?;
+        .map_err(|e| Error::Statistics {
+            path: path.to_path_buf(),
+            reason: e.to_string(),
+        })?;
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("create a file in", folder))?;
     std::io::Write::write_all(&mut file, &views).map_err(Error::io("write", path))?;
-    file.persist(path).map_err(|e| Error::io("create", path)(e.error))?;
+    file.persist(path)
+        .map_err(|e| Error::io("create", path)(e.error))?;
     Ok(())
 }
 
@@ -143,7 +189,11 @@ pub fn write(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
 pub fn tensors(saved: SavedStatistics) -> Vec<NamedTensor> {
     let n = saved.inputs;
     let mut tensors = vec![
-        (format!("{}.weight", saved.name), vec![saved.outputs, n], saved.weight),
+        (
+            format!("{}.weight", saved.name),
+            vec![saved.outputs, n],
+            saved.weight,
+        ),
         (format!("{}.gram", saved.name), vec![n, n], saved.gram),
     ];
     if let Some((cross, dense)) = saved.cross {

@@ -22,10 +22,7 @@ pub(crate) fn keep_all_but(scores: &[f32], zeros: usize) -> Vec<bool> {
     if zeros < order.len() {
         order.select_nth_unstable_by(zeros - 1, |a, b| {
             let (x, y) = (scores[*a as usize], scores[*b as usize]);
-            size(x)
-                .total_cmp(&size(y))
-                .then(y.total_cmp(&x))
-                .then(b.cmp(a))
+            size(x).total_cmp(&size(y)).then(y.total_cmp(&x)).then(b.cmp(a))
         });
     }
     for i in &order[..zeros] {

@@ -120,8 +120,7 @@ impl<B: SolverOps> Statistics<B> {
         let mut problem = LayerProblem::new(name, weight.clone(), self.gram.clone());
         if let (Some(drift), Some(drift_gram)) = (&self.drift, &self.drift_gram) {
             let p = weight.clone().matmul(drift.clone());
-            let energy =
-                B::inner(weight.clone().matmul(drift_gram.clone()), weight.clone()).max(0.0);
+            let energy = B::inner(weight.clone().matmul(drift_gram.clone()), weight.clone()).max(0.0);
             // ‖W X‖² = ‖W X*‖² − 2 tr(W D X*ᵀ Wᵀ) + ‖W D‖², with D = X* − X.
             let target = problem.target_energy - 2.0 * B::inner(p.clone(), weight) + energy;
             problem.drift = Some(p);

@@ -118,10 +118,7 @@ mod tests {
             "flex", "ndarray", "cuda", "cuda:1", "wgpu:0", "vulkan", "metal", "rocm:2",
         ] {
             assert_eq!(
-                text.parse::<DeviceSpec>()
-                    .map(|d| d.to_string())
-                    .ok()
-                    .as_deref(),
+                text.parse::<DeviceSpec>().map(|d| d.to_string()).ok().as_deref(),
                 Some(text)
             );
         }

@@ -76,13 +76,13 @@ fn run_on<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceEr
         #[cfg(feature = "ndarray")]
         DeviceKind::NdArray => Ok(job.run::<burn::backend::NdArray>(&Default::default())),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda => Ok(job.run::<burn::backend::Cuda>(
-            &burn::backend::cuda::CudaDevice::new(spec.index.unwrap_or(0)),
-        )),
+        DeviceKind::Cuda => Ok(
+            job.run::<burn::backend::Cuda>(&burn::backend::cuda::CudaDevice::new(spec.index.unwrap_or(0)))
+        ),
         #[cfg(feature = "rocm")]
-        DeviceKind::Rocm => Ok(job.run::<burn::backend::Rocm>(
-            &burn::backend::rocm::RocmDevice::new(spec.index.unwrap_or(0)),
-        )),
+        DeviceKind::Rocm => Ok(
+            job.run::<burn::backend::Rocm>(&burn::backend::rocm::RocmDevice::new(spec.index.unwrap_or(0)))
+        ),
         // One type for all of wgpu: which shader language is compiled is the adapter's affair at run time.
         #[cfg(feature = "wgpu")]
         DeviceKind::Wgpu => Ok(job.run::<burn::backend::Wgpu>(&wgpu_device(spec))),
@@ -170,9 +170,7 @@ impl DeviceJob for SelfCheck {
             let (i, j) = (k / ROWS, k % ROWS);
             let expected: f32 = (0..COLUMNS).map(|c| entry(i, c) * entry(j, c)).sum();
             if found != expected {
-                return Err(format!(
-                    "a product entry is {found} and should be {expected}"
-                ));
+                return Err(format!("a product entry is {found} and should be {expected}"));
             }
             expected_norm += f64::from((0.5 * expected.abs() - 1.0).max(0.0)).powi(2);
         }

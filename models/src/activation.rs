@@ -120,11 +120,7 @@ pub(crate) struct Activation<B: Backend> {
 
 impl<B: Backend> Activation<B> {
     /// Takes the learned scalars `NAME.weight` and so on from the source.
-    pub(crate) fn load(
-        kind: ActivationKind,
-        name: &str,
-        loader: &Loader<'_, B>,
-    ) -> Result<Self, ModelError> {
+    pub(crate) fn load(kind: ActivationKind, name: &str, loader: &Loader<'_, B>) -> Result<Self, ModelError> {
         let parameters = kind
             .parameters()
             .iter()
@@ -140,9 +136,7 @@ impl<B: Backend> Activation<B> {
             ActivationKind::ClippedGelu => act::gelu(x).clamp(-10.0, 10.0),
             ActivationKind::GeluTanh => gelu_tanh(x),
             ActivationKind::QuickGelu => act::sigmoid(x.clone().mul_scalar(1.702)) * x,
-            ActivationKind::HardSwish => {
-                x.clone().add_scalar(3.0).clamp(0.0, 6.0).div_scalar(6.0) * x
-            }
+            ActivationKind::HardSwish => x.clone().add_scalar(3.0).clamp(0.0, 6.0).div_scalar(6.0) * x,
             ActivationKind::Laplace => laplace(x),
             ActivationKind::LeakyRelu => act::leaky_relu(x, 0.01),
             ActivationKind::Linear => x,

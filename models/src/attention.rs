@@ -97,16 +97,9 @@ impl<B: Backend> Band<B> {
                 let start = window.map_or(0, |window| end.saturating_sub(window));
                 row[start..end].fill(0.0);
             }
-            Tensor::from_data(
-                TensorData::new(values, [rows, keys + rows]),
-                (device, DType::F32),
-            )
+            Tensor::from_data(TensorData::new(values, [rows, keys + rows]), (device, DType::F32))
         });
-        Self {
-            window,
-            keys,
-            table,
-        }
+        Self { window, keys, table }
     }
 
     /// Attention of query rows `rows`; `q` is `[batch, heads, tokens, dim]`, the result `[batch, heads, rows, dim]`.

@@ -26,13 +26,7 @@ pub enum Family {
 }
 
 impl Family {
-    const ALL: [Self; 5] = [
-        Self::Opt,
-        Self::Llama,
-        Self::Mistral,
-        Self::Qwen2,
-        Self::Qwen3,
-    ];
+    const ALL: [Self; 5] = [Self::Opt, Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
 
     /// The name that `model_type` has in `config.json`.
     pub fn name(self) -> &'static str {
@@ -416,10 +410,7 @@ impl LlamaConfig {
 
     pub(crate) fn operator_groups(&self) -> Vec<Vec<OperatorSpec>> {
         let (hidden, ffn) = (self.hidden_size, self.intermediate_size);
-        let (queries, keys) = (
-            self.num_heads * self.head_dim,
-            self.num_kv_heads * self.head_dim,
-        );
+        let (queries, keys) = (self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim);
         vec![
             vec![
                 operator("self_attn.q_proj", queries, hidden),
@@ -438,11 +429,7 @@ impl LlamaConfig {
 
 /// The attention window of each layer: none in LLaMA, one for all layers in Mistral, by `layer_types` in Qwen, or from
 /// layer `max_window_layers` on where that list is absent.
-fn windows(
-    family: Family,
-    fields: Fields<'_>,
-    layers: usize,
-) -> Result<Vec<Option<usize>>, ModelError> {
+fn windows(family: Family, fields: Fields<'_>, layers: usize) -> Result<Vec<Option<usize>>, ModelError> {
     /// `sliding_window` of an absent field, in all three classes that have it.
     const DEFAULT_WINDOW: usize = 4096;
     match family {

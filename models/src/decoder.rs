@@ -113,10 +113,7 @@ impl Decoder {
         let (rows, columns) = self.table_shape();
         let mut tensors = vec![(self.embedding.clone(), vec![rows, columns])];
         if let ModelConfig::Opt(config) = &self.config {
-            tensors.extend(with_prefix(
-                &self.prefix,
-                embedding::position_tensors(config),
-            ));
+            tensors.extend(with_prefix(&self.prefix, embedding::position_tensors(config)));
         }
         tensors
     }
@@ -181,9 +178,7 @@ impl Decoder {
         match &self.config {
             ModelConfig::Opt(config) => OptLayer::load(config, &loader).map(Layer::Opt),
             ModelConfig::Llama(config) => {
-                let rope = self
-                    .rope
-                    .get_or_init(|| Arc::new(Rope::new(config.rope.clone())));
+                let rope = self.rope.get_or_init(|| Arc::new(Rope::new(config.rope.clone())));
                 LlamaLayer::load(config, layer, rope, &loader).map(Layer::Llama)
             }
         }

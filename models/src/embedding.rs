@@ -97,10 +97,7 @@ impl<B: Backend> Embedding<B> {
 
     /// The table's rows of all ids, one after the other.
     fn rows(&self, ids: &TensorData) -> Vec<f32> {
-        let table: &[f32] = self
-            .table
-            .as_slice()
-            .expect("a tensor source gives f32 values");
+        let table: &[f32] = self.table.as_slice().expect("a tensor source gives f32 values");
         let vocab = self.table.shape[0];
         let mut rows = Vec::with_capacity(ids.num_elements() * self.columns);
         for id in ids.iter::<i64>() {

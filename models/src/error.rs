@@ -20,9 +20,7 @@ pub enum ModelError {
         supported: String,
     },
     /// The checkpoint names its tensors in a way that no known layout of the family has.
-    #[error(
-        "the checkpoint has none of the tensors {tried:?}: it is not a decoder of family `{family}`"
-    )]
+    #[error("the checkpoint has none of the tensors {tried:?}: it is not a decoder of family `{family}`")]
     UnknownLayout {
         /// The family that the configuration names.
         family: &'static str,

@@ -80,9 +80,7 @@ impl<'a> Fields<'a> {
     /// A finite number above zero, if given.
     pub(crate) fn positive(&self, name: &str) -> Result<Option<f64>, ModelError> {
         match self.number(name)? {
-            Some(number) if number <= 0.0 => {
-                self.wrong(name, "a number above 0", &Value::from(number))
-            }
+            Some(number) if number <= 0.0 => self.wrong(name, "a number above 0", &Value::from(number)),
             other => Ok(other),
         }
     }

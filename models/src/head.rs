@@ -70,8 +70,7 @@ impl<B: Backend> Head<B> {
                     head.layer_norm = Some(norm);
                 }
                 if columns != hidden {
-                    head.project_out =
-                        Some(loader.linear("project_out", [columns, hidden], false)?);
+                    head.project_out = Some(loader.linear("project_out", [columns, hidden], false)?);
                 }
             }
         }

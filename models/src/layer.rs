@@ -86,12 +86,7 @@ impl<B: Backend> Layer<B> {
         self.step(state, group, None)
     }
 
-    fn step(
-        &self,
-        state: LayerState<B>,
-        group: usize,
-        cache: Option<&mut KvCache<B>>,
-    ) -> LayerState<B> {
+    fn step(&self, state: LayerState<B>, group: usize, cache: Option<&mut KvCache<B>>) -> LayerState<B> {
         assert!(group < Self::GROUPS, "no operator group {group} in a layer");
         match self {
             Self::Opt(layer) => layer.advance(state, group, cache),
@@ -102,9 +97,7 @@ impl<B: Backend> Layer<B> {
     /// The whole layer: `[batch, tokens, hidden]` to the same shape.
     pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         (0..Self::GROUPS)
-            .fold(self.begin(hidden), |state, group| {
-                self.advance(state, group)
-            })
+            .fold(self.begin(hidden), |state, group| self.advance(state, group))
             .input
     }
 

@@ -7,9 +7,7 @@ use crate::attention::causal_attention;
 use crate::config::LlamaConfig;
 use crate::error::ModelError;
 use crate::layer::LayerState;
-use crate::parts::{
-    KvCache, Loader, NamedShape, RmsNorm, apply_linear, linear_tensors, split_heads,
-};
+use crate::parts::{KvCache, Loader, NamedShape, RmsNorm, apply_linear, linear_tensors, split_heads};
 use crate::rope::Rope;
 use burn::module::Module;
 use burn::nn::Linear;

@@ -6,9 +6,7 @@ use crate::attention::causal_attention;
 use crate::config::OptConfig;
 use crate::error::ModelError;
 use crate::layer::LayerState;
-use crate::parts::{
-    KvCache, LayerNorm, Loader, NamedShape, apply_linear, linear_tensors, split_heads,
-};
+use crate::parts::{KvCache, LayerNorm, Loader, NamedShape, apply_linear, linear_tensors, split_heads};
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;

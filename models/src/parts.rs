@@ -26,10 +26,7 @@ impl<B: Backend> Loader<'_, B> {
         shape: [usize; D],
     ) -> Result<Tensor<B, D>, ModelError> {
         let name = format!("{}{name}", self.prefix);
-        let data = self
-            .source
-            .load(&name, &shape)
-            .map_err(ModelError::Source)?;
+        let data = self.source.load(&name, &shape).map_err(ModelError::Source)?;
         Ok(Tensor::from_data(data, (self.device, DType::F32)))
     }
 
@@ -43,12 +40,7 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     /// `NAME.weight` of shape `[out, in]` as a view `[in, out]`, and `NAME.bias` of shape `[out]`.
-    pub(crate) fn linear(
-        &self,
-        name: &str,
-        shape: [usize; 2],
-        bias: bool,
-    ) -> Result<Linear<B>, ModelError> {
+    pub(crate) fn linear(&self, name: &str, shape: [usize; 2], bias: bool) -> Result<Linear<B>, ModelError> {
         let weight = self.tensor(&format!("{name}.weight"), shape)?.transpose();
         let bias = if bias {
             Some(self.param(&format!("{name}.bias"), [shape[0]])?)
@@ -94,12 +86,7 @@ impl<B: Backend> Loader<'_, B> {
 }
 
 /// Lists what [`Loader::linear`] asks for.
-pub(crate) fn linear_tensors(
-    tensors: &mut Vec<NamedShape>,
-    name: &str,
-    shape: [usize; 2],
-    bias: bool,
-) {
+pub(crate) fn linear_tensors(tensors: &mut Vec<NamedShape>, name: &str, shape: [usize; 2], bias: bool) {
     tensors.push((format!("{name}.weight"), shape.to_vec()));
     if bias {
         tensors.push((format!("{name}.bias"), vec![shape[0]]));

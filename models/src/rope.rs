@@ -92,11 +92,7 @@ const DEFAULT_THETA: f64 = 10_000.0;
 impl RopeConfig {
     /// Reads `rope_scaling` (older) or `rope_parameters` (newer), with `rope_theta` and `partial_rotary_factor` inside
     /// or beside them (`RotaryEmbeddingConfigMixin.convert_rope_params_to_dict` and `standardize_rope_params`).
-    pub(crate) fn parse(
-        top: Fields<'_>,
-        head_dim: usize,
-        max_positions: usize,
-    ) -> Result<Self, ModelError> {
+    pub(crate) fn parse(top: Fields<'_>, head_dim: usize, max_positions: usize) -> Result<Self, ModelError> {
         if head_dim % 2 != 0 {
             return Err(ModelError::Config(format!(
                 "rotary embeddings need an even `head_dim`, found {head_dim}"
@@ -306,20 +302,14 @@ impl RopeConfig {
                 let theta = self.theta * growth.powf(dim / (dim - 2.0));
                 (self.plain(theta as f32), 1.0)
             }
-            RopeScaling::Yarn {
-                attention_factor, ..
-            } => (self.yarn(theta), *attention_factor as f32),
+            RopeScaling::Yarn { attention_factor, .. } => (self.yarn(theta), *attention_factor as f32),
             RopeScaling::Longrope {
                 short,
                 long,
                 attention_factor,
                 original,
             } => {
-                let factors = if tokens as f64 > *original {
-                    long
-                } else {
-                    short
-                };
+                let factors = if tokens as f64 > *original { long } else { short };
                 let frequencies = self
                     .powers(theta)
                     .zip(factors)
@@ -333,8 +323,7 @@ impl RopeConfig {
                 high,
                 original,
             } => {
-                let stretch =
-                    |f| llama3_frequency(f, [*factor, *low, *high, *original].map(|x| x as f32));
+                let stretch = |f| llama3_frequency(f, [*factor, *low, *high, *original].map(|x| x as f32));
                 (self.plain(theta).into_iter().map(stretch).collect(), 1.0)
             }
         }
@@ -368,9 +357,8 @@ impl RopeConfig {
             return self.plain(theta);
         };
         let dim = self.head_dim as f64;
-        let turning = |rotations: f64| {
-            dim * (original / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln())
-        };
+        let turning =
+            |rotations: f64| dim * (original / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln());
         let (mut low, mut high) = (turning(beta_fast), turning(beta_slow));
         if truncate {
             (low, high) = (low.floor(), high.ceil());

@@ -30,20 +30,12 @@ fn check(folder: &Path) -> Vec<String> {
     let ids = ids_tensor::<B>(&expected.ids, &device);
     let embedding = decoder.embedding::<B>(&source, &device).unwrap();
     let mut hidden = embedding.forward(ids.clone(), 0);
-    compare(
-        "hidden.0".to_owned(),
-        values(hidden.clone()),
-        &expected.hidden[0],
-    );
+    compare("hidden.0".to_owned(), values(hidden.clone()), &expected.hidden[0]);
     for layer in 0..decoder.config().num_layers() {
         let loaded = decoder.layer::<B>(layer, &source, &device).unwrap();
         hidden = loaded.forward(hidden);
         if let Some(expected) = expected.hidden.get(layer + 1) {
-            compare(
-                format!("hidden.{}", layer + 1),
-                values(hidden.clone()),
-                expected,
-            );
+            compare(format!("hidden.{}", layer + 1), values(hidden.clone()), expected);
         }
     }
     let head = decoder.head::<B>(&source, &device).unwrap();

@@ -235,7 +235,8 @@ pub(crate) struct SolveArgs {
 }
 
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
-    text.parse().map_err(|e: fista_pruner_backends::DeviceError| e.to_string())
+    text.parse()
+        .map_err(|e: fista_pruner_backends::DeviceError| e.to_string())
 }
 
 fn parse_propagation(text: &str) -> Result<Propagation, String> {
@@ -252,7 +253,11 @@ fn parse_propagation(text: &str) -> Result<Propagation, String> {
             "within=uncorrected" => propagation.corrected = false,
             "target=dense" => propagation.dense_target = true,
             "target=current" => propagation.dense_target = false,
-            other => return Err(format!("`{other}` is neither intra, none, full, sequential nor a switch")),
+            other => {
+                return Err(format!(
+                    "`{other}` is neither intra, none, full, sequential nor a switch"
+                ));
+            }
         }
     }
     Ok(propagation)
@@ -276,7 +281,10 @@ macro_rules! named_values {
             }
 
             fn to_possible_value(&self) -> Option<PossibleValue> {
-                Self::ALL.iter().find(|(_, v)| v == self).map(|(name, _)| PossibleValue::new(*name))
+                Self::ALL
+                    .iter()
+                    .find(|(_, v)| v == self)
+                    .map(|(name, _)| PossibleValue::new(*name))
             }
         }
     };

@@ -25,7 +25,12 @@ pub(crate) struct Draw {
 ///
 /// # Errors
 /// When no data is named for a model that is not the demo, or the data cannot be used.
-pub(crate) fn calibration(chosen: &Chosen, names: &[String], text: &TextArgs, draw: &Draw) -> Result<TokenWindows> {
+pub(crate) fn calibration(
+    chosen: &Chosen,
+    names: &[String],
+    text: &TextArgs,
+    draw: &Draw,
+) -> Result<TokenWindows> {
     let config = chosen.model.decoder.config();
     if let [file] = names
         && is_token_file(Path::new(file))
@@ -43,8 +48,18 @@ pub(crate) fn calibration(chosen: &Chosen, names: &[String], text: &TextArgs, dr
         [name] if name == DEMO => demo::calibration_documents()?,
         files => {
             let files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
-            let layout = if text.join { TextLayout::Joined } else { TextLayout::Auto };
-            read_documents(&files, &TextOptions { layout, field: text.text_field.clone() })?
+            let layout = if text.join {
+                TextLayout::Joined
+            } else {
+                TextLayout::Auto
+            };
+            read_documents(
+                &files,
+                &TextOptions {
+                    layout,
+                    field: text.text_field.clone(),
+                },
+            )?
         }
     };
     let tokenizer = tokenizer(chosen)?;
@@ -71,7 +86,13 @@ pub(crate) fn evaluation(
     let text = if name == DEMO {
         demo::evaluation_text()
     } else {
-        read_text(path, &TextOptions { field: text_field.to_owned(), ..TextOptions::default() })?
+        read_text(
+            path,
+            &TextOptions {
+                field: text_field.to_owned(),
+                ..TextOptions::default()
+            },
+        )?
     };
     let tokenizer = tokenizer(chosen)?;
     evaluation_windows(&tokenizer, &text, chosen.model.seq_len(seq_len)?, max_windows)

@@ -22,7 +22,13 @@ impl DeviceJob for Job<'_> {
 
     fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
         let model = (&self.model.checkpoint, &self.model.decoder);
-        perplexity::<B>(model, self.windows, PruneConfig::BATCH_TOKENS, device, &mut Bar::new(self.quiet))
+        perplexity::<B>(
+            model,
+            self.windows,
+            PruneConfig::BATCH_TOKENS,
+            device,
+            &mut Bar::new(self.quiet),
+        )
     }
 }
 
@@ -44,9 +50,18 @@ struct Outcome {
 pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
     let chosen = model::open(args.model.as_deref())?;
-    let windows = data::evaluation(&chosen, &args.data, &args.text_field, (args.seq_len, args.max_windows))?;
+    let windows = data::evaluation(
+        &chosen,
+        &args.data,
+        &args.text_field,
+        (args.seq_len, args.max_windows),
+    )?;
     let device = device::choose(global)?;
-    let job = Job { model: &chosen.model, windows: &windows.ids, quiet: global.quiet };
+    let job = Job {
+        model: &chosen.model,
+        windows: &windows.ids,
+        quiet: global.quiet,
+    };
     let perplexity = dispatch(&device, job)??;
     let summary = windows.summary();
     let outcome = Outcome {

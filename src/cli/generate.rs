@@ -35,14 +35,24 @@ impl DeviceJob for Job<'_> {
     fn run<B: SolverOps>(self, device: &B::Device) -> Result<Outcome> {
         let args = self.args;
         let generator = Generator::<B>::load(&self.model.checkpoint, &self.model.decoder, device)?;
-        let sampling =
-            Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
+        let sampling = Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            seed: args.seed,
+        };
         let prompt = self.tokenizer.encode(&args.prompt)?;
         let started = Instant::now();
-        let mut spoken = Spoken { tokenizer: self.tokenizer, ids: Vec::new(), printed: 0, active: self.stream };
+        let mut spoken = Spoken {
+            tokenizer: self.tokenizer,
+            ids: Vec::new(),
+            printed: 0,
+            active: self.stream,
+        };
         spoken.print(&args.prompt);
-        let ids =
-            generator.generate(&prompt, args.max_new_tokens, &self.end, &sampling, |id| spoken.say(id))?;
+        let ids = generator.generate(&prompt, args.max_new_tokens, &self.end, &sampling, |id| {
+            spoken.say(id)
+        })?;
         Ok(Outcome {
             prompt: args.prompt.clone(),
             text: self.tokenizer.decode(&ids)?,
@@ -74,7 +84,9 @@ impl Spoken<'_> {
 
     fn say(&mut self, id: u32) {
         self.ids.push(id);
-        let Ok(text) = self.tokenizer.decode(&self.ids) else { return };
+        let Ok(text) = self.tokenizer.decode(&self.ids) else {
+            return;
+        };
         if !text.ends_with(char::REPLACEMENT_CHARACTER)
             && let Some(new) = text.get(self.printed..)
         {
@@ -99,10 +111,7 @@ pub(crate) fn run(args: &GenerateArgs, global: &Global) -> Result<()> {
     match global.format {
         Format::Json => show::result(global.format, &outcome, |_| String::new()),
         Format::Text => show::result(global.format, &outcome, |outcome| {
-            format!(
-                "\n\n{} tokens in {:.2} s",
-                outcome.new_tokens, outcome.seconds
-            )
+            format!("\n\n{} tokens in {:.2} s", outcome.new_tokens, outcome.seconds)
         }),
     }
 }

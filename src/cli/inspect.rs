@@ -26,5 +26,9 @@ fn text(inspection: &Inspection) -> String {
         })
         .collect();
     show::table(&["operator", "shape", "zeros", "sparsity", "n:m"], &rows)
-        + &format!("\nsparsity {:.4} over {} operators", inspection.sparsity, inspection.operators.len())
+        + &format!(
+            "\nsparsity {:.4} over {} operators",
+            inspection.sparsity,
+            inspection.operators.len()
+        )
 }

@@ -2,7 +2,11 @@
 //!
 //! stdout carries results, stderr logs and progress. Exit codes: 0 done, 1 the input was wrong or the job failed, 2 the
 //! command line itself was wrong.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this module's work")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "printing is this module's work"
+)]
 
 mod args;
 mod data;
@@ -71,7 +75,8 @@ fn start_log(verbose: u8, quiet: bool) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let colour = std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let colour =
+        std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

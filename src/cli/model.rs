@@ -21,7 +21,16 @@ pub(crate) struct Chosen {
 pub(crate) fn open(dir: Option<&Path>) -> Result<Chosen> {
     let (dir, name, is_demo) = match dir {
         Some(dir) => (dir.to_path_buf(), dir.display().to_string(), false),
-        None => (demo::model()?, "the built-in demo model (opt-mini)".to_owned(), true),
+        None => (
+            demo::model()?,
+            "the built-in demo model (opt-mini)".to_owned(),
+            true,
+        ),
     };
-    Ok(Chosen { model: Model::open(&dir)?, dir, name, is_demo })
+    Ok(Chosen {
+        model: Model::open(&dir)?,
+        dir,
+        name,
+        is_demo,
+    })
 }

@@ -21,7 +21,11 @@ impl Observer for Bar {
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Stage { name, steps } => {
-                let target = if self.visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+                let target = if self.visible {
+                    ProgressDrawTarget::stderr()
+                } else {
+                    ProgressDrawTarget::hidden()
+                };
                 let template = "{elapsed_precise} [{wide_bar}] {pos}/{len} {prefix}, {eta} left: {msg}";
                 self.bar = ProgressBar::with_draw_target(Some(steps as u64), target);
                 if let Ok(style) = ProgressStyle::with_template(template) {
@@ -31,7 +35,12 @@ impl Observer for Bar {
                 self.bar.enable_steady_tick(std::time::Duration::from_millis(500));
             }
             Event::Working { on } => self.bar.set_message(on.to_owned()),
-            Event::Operator { name, relative_error, sparsity, seconds } => {
+            Event::Operator {
+                name,
+                relative_error,
+                sparsity,
+                seconds,
+            } => {
                 let text = format!("{name}: error {relative_error:.5}");
                 tracing::info!("{text}, sparsity {sparsity:.4}, {seconds:.2} s");
                 self.bar.set_message(text);

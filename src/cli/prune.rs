@@ -21,7 +21,11 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
     let chosen = model::open(args.model.as_deref())?;
     let config = prune_config(args, &chosen)?;
-    let draw = data::Draw { samples: args.samples, seq_len: args.seq_len, seed: args.seed };
+    let draw = data::Draw {
+        samples: args.samples,
+        seq_len: args.seq_len,
+        seed: args.seed,
+    };
     let windows = data::calibration(&chosen, &args.calibration, &args.text, &draw)?;
     let tokens = windows.ids.len() * windows.seq_len;
     let plan = plan::plan(&chosen.model.checkpoint, &chosen.model.decoder, &config, tokens)?;
@@ -31,7 +35,11 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     let device = device::choose(global)?;
     let mut output = Output {
         writer: CheckpointWriter::create(&chosen.model.checkpoint, &args.output, args.overwrite)?,
-        statistics: args.save_statistics.as_deref().map(StatisticsFolder::create).transpose()?,
+        statistics: args
+            .save_statistics
+            .as_deref()
+            .map(StatisticsFolder::create)
+            .transpose()?,
     };
     let job = Job {
         model: &chosen.model,
@@ -42,9 +50,19 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     };
     let operators = dispatch(&device, job)??;
     check_written(output.writer.partial(), &config, &operators)?;
-    let report = record(args, &chosen, &config, &windows, &device, operators, output.writer.left_out(), started);
-    let json = serde_json::to_vec_pretty(&report)
-        .map_err(|e| Error::Internal { what: format!("the report is no JSON: {e}") })?;
+    let report = record(
+        args,
+        &chosen,
+        &config,
+        &windows,
+        &device,
+        operators,
+        output.writer.left_out(),
+        started,
+    );
+    let json = serde_json::to_vec_pretty(&report).map_err(|e| Error::Internal {
+        what: format!("the report is no JSON: {e}"),
+    })?;
     output.writer.add_file(report::FILE_NAME, &json)?;
     output.writer.finish()?;
     show::result(global.format, &report, report_text)
@@ -123,7 +141,10 @@ struct StatisticsFolder {
 impl StatisticsFolder {
     fn create(path: &Path) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
-        Ok(Self { path: path.to_path_buf(), tensors: Vec::new() })
+        Ok(Self {
+            path: path.to_path_buf(),
+            tensors: Vec::new(),
+        })
     }
 
     fn write(&mut self, layer: usize) -> Result<()> {
@@ -201,7 +222,13 @@ fn plan_text(plan: &Plan) -> String {
     let rows: Vec<Vec<String>> = plan
         .operators
         .iter()
-        .map(|o| vec![o.name.clone(), format!("{}x{}", o.shape[0], o.shape[1]), o.zeros.to_string()])
+        .map(|o| {
+            vec![
+                o.name.clone(),
+                format!("{}x{}", o.shape[0], o.shape[1]),
+                o.zeros.to_string(),
+            ]
+        })
         .collect();
     show::table(&["operator", "shape", "zeros"], &rows)
         + &format!(
@@ -231,9 +258,16 @@ fn report_text(report: &Report) -> String {
     for file in &report.left_out {
         text += &format!("\nnot copied, it would still be dense: {file}");
     }
-    let raised = report.operators.iter().filter(|o| o.solver.damping_raised).count();
+    let raised = report
+        .operators
+        .iter()
+        .filter(|o| o.solver.damping_raised)
+        .count();
     if raised > 0 {
-        text += &format!("\n{raised} factorisations needed more damping; see {}", report::FILE_NAME);
+        text += &format!(
+            "\n{raised} factorisations needed more damping; see {}",
+            report::FILE_NAME
+        );
     }
     let mean = report.operators.iter().map(|o| o.relative_error).sum::<f64>() / report.operators.len() as f64;
     text += &format!(

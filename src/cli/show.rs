@@ -34,7 +34,11 @@ pub(crate) fn bytes(count: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.2} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{value:.2} {}", UNITS[unit])
+    }
 }
 
 /// Rows in aligned columns; the first column to the left, the others to the right.
@@ -49,12 +53,19 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         for (column, (cell, width)) in cells.iter().zip(&widths).enumerate() {
             let pad = " ".repeat(width - cell.chars().count());
             line += if column > 0 { "  " } else { "" };
-            line += &if column == 0 { format!("{cell}{pad}") } else { format!("{pad}{cell}") };
+            line += &if column == 0 {
+                format!("{cell}{pad}")
+            } else {
+                format!("{pad}{cell}")
+            };
         }
         line.trim_end().to_owned() + "\n"
     };
     let header: Vec<String> = header.iter().map(|h| (*h).to_owned()).collect();
-    std::iter::once(&header).chain(rows).map(|row| line(row)).collect()
+    std::iter::once(&header)
+        .chain(rows)
+        .map(|row| line(row))
+        .collect()
 }
 
 #[cfg(test)]
@@ -64,7 +75,10 @@ mod tests {
     #[test]
     fn sizes_and_tables() {
         assert_eq!([bytes(999), bytes(1_500_000)], ["999 B", "1.50 MB"]);
-        let rows = [vec!["a".to_owned(), "10".to_owned()], vec!["bcd".to_owned(), "9".to_owned()]];
+        let rows = [
+            vec!["a".to_owned(), "10".to_owned()],
+            vec!["bcd".to_owned(), "9".to_owned()],
+        ];
         assert_eq!(table(&["x", "n"], &rows), "x     n\na    10\nbcd   9\n");
     }
 }

@@ -70,7 +70,9 @@ impl DeviceJob for Job {
         let solution = solver::solve(&problem, self.args.sparsity, &config)?;
         let seconds = started.elapsed().as_secs_f64();
         let (outputs, inputs) = problem.shape();
-        self.args.sparsity.check(&problem.name, &solution.values, outputs, inputs)?;
+        self.args
+            .sparsity
+            .check(&problem.name, &solution.values, outputs, inputs)?;
         let zeros = solution.values.iter().filter(|v| **v == 0.0).count();
         let squared_error = problem.squared_error(problem.upload(solution.values.clone()));
         Ok(Outcome {
@@ -98,10 +100,17 @@ pub(crate) fn run(args: &SolveArgs, global: &Global) -> Result<()> {
         });
     }
     let operator = saved::read(&args.statistics, &args.operator)?;
-    let job = Job { operator, args: args.solver.clone() };
+    let job = Job {
+        operator,
+        args: args.solver.clone(),
+    };
     let outcome = dispatch(&device::choose(global)?, job)??;
     if let Some(output) = &args.output {
-        let tensor = (format!("{}.weight", args.operator), outcome.shape.to_vec(), outcome.values.clone());
+        let tensor = (
+            format!("{}.weight", args.operator),
+            outcome.shape.to_vec(),
+            outcome.values.clone(),
+        );
         saved::write(output, &[tensor])?;
     }
     show::result(global.format, &outcome, |outcome| {

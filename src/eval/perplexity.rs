@@ -60,7 +60,13 @@ pub fn perplexity<B: SolverOps>(
     });
     let mut window_nll = Vec::with_capacity(windows.len());
     for pass in windows.chunks(per_pass) {
-        window_nll.extend(one_pass::<B>((checkpoint, decoder), pass, batch_tokens, device, observer)?);
+        window_nll.extend(one_pass::<B>(
+            (checkpoint, decoder),
+            pass,
+            batch_tokens,
+            device,
+            observer,
+        )?);
     }
     observer.event(Event::Done);
     let mean_nll = window_nll.iter().sum::<f64>() / window_nll.len() as f64;
@@ -104,7 +110,10 @@ fn one_pass<B: SolverOps>(
     observer.event(Event::Working { on: "head" });
     let head = decoder.head::<B>(checkpoint, device)?;
     let mut window_nll = Vec::with_capacity(windows.len());
-    for (hidden, ids) in hidden.into_iter().zip(token_batches::<B>(windows, batch_tokens, device)) {
+    for (hidden, ids) in hidden
+        .into_iter()
+        .zip(token_batches::<B>(windows, batch_tokens, device))
+    {
         let [batch, tokens, width] = hidden.dims();
         let predicting = hidden.slice([0..batch, 0..tokens - 1, 0..width]);
         let targets: Tensor<B, 2, Int> = ids.slice([0..batch, 1..tokens]);

@@ -75,9 +75,7 @@ pub fn lipschitz<B: SolverOps>(problem: &LayerProblem<B>) -> Result<f64> {
     const CLOSE: f64 = 1e-4;
     let n = problem.shape().1;
     // A start that is no eigenvector by accident, the same on every device.
-    let start: Vec<f32> = (0..n)
-        .map(|j| 1.0 + ((j * 7919) % 101) as f32 / 101.0)
-        .collect();
+    let start: Vec<f32> = (0..n).map(|j| 1.0 + ((j * 7919) % 101) as f32 / 101.0).collect();
     let mut v = Tensor::<B, 2>::from_data(TensorData::new(start, [1, n]), &problem.gram.device());
     let mut bound = 0.0;
     for _ in 0..STEPS {
@@ -132,9 +130,7 @@ impl Bracket {
     fn raise(&mut self) {
         self.lower = self.lambda;
         self.lambda = match (self.upper, self.search) {
-            (None, LambdaSearch::Expand) => {
-                (self.lambda.max(f64::MIN_POSITIVE) * 10.0).min(self.max)
-            }
+            (None, LambdaSearch::Expand) => (self.lambda.max(f64::MIN_POSITIVE) * 10.0).min(self.max),
             (upper, _) => f64::midpoint(self.lower, upper.unwrap_or(self.max)),
         };
     }
@@ -146,11 +142,7 @@ impl Bracket {
 }
 
 /// The rounding operator `H` (Sec. 3.3): zeroes the smallest `|V|` until the pattern is met.
-fn round<B: SolverOps>(
-    problem: &LayerProblem<B>,
-    v: Tensor<B, 2>,
-    pattern: Pattern,
-) -> Result<Solution> {
+fn round<B: SolverOps>(problem: &LayerProblem<B>, v: Tensor<B, 2>, pattern: Pattern) -> Result<Solution> {
     let values = download(v)?;
     let (m, n) = problem.shape();
     let keep = pattern.keep_largest(&values, m, n);
@@ -175,11 +167,7 @@ pub fn prune<B: SolverOps>(
     let start_error = problem.squared_error(point.clone());
     // A dense start is no candidate: whatever is rounded first replaces it.
     let dense = config.warm_start == WarmStart::Dense;
-    let mut best_error = if dense {
-        f64::INFINITY
-    } else {
-        start_error.sqrt()
-    };
+    let mut best_error = if dense { f64::INFINITY } else { start_error.sqrt() };
     let mut info = SolveInfo {
         stop_reason: StopReason::Exact,
         warm_start_error: (!dense).then(|| problem.relative(start_error)),

@@ -54,8 +54,7 @@ pub fn prune<B: SolverOps>(
         block.eliminate(pattern, &factor, start);
         for row in 0..m {
             let (from, to) = (row * block_columns, row * n + start);
-            values[to..to + block_columns]
-                .copy_from_slice(&block.values[from..from + block_columns]);
+            values[to..to + block_columns].copy_from_slice(&block.values[from..from + block_columns]);
             keep[to..to + block_columns].copy_from_slice(&block.keep[from..from + block_columns]);
         }
         if end < n {
@@ -63,14 +62,9 @@ pub fn prune<B: SolverOps>(
                 .flat_map(|i| (end..n).map(move |j| (i, j)))
                 .map(|(i, j)| factor[(i, j)] as f32)
                 .collect();
-            let errors = Tensor::<B, 2>::from_data(
-                TensorData::new(block.errors, [m, block_columns]),
-                &device,
-            );
-            let strip = Tensor::<B, 2>::from_data(
-                TensorData::new(strip, [block_columns, n - end]),
-                &device,
-            );
+            let errors =
+                Tensor::<B, 2>::from_data(TensorData::new(block.errors, [m, block_columns]), &device);
+            let strip = Tensor::<B, 2>::from_data(TensorData::new(strip, [block_columns, n - end]), &device);
             rest = rest.slice([0..m, block_columns..n - start]) - errors.matmul(strip);
         }
         start = end;

@@ -15,10 +15,7 @@ pub fn prune<B: SolverOps>(problem: &LayerProblem<B>, pattern: Pattern) -> Resul
     let values = download(problem.weight.clone())?;
     let (m, n) = problem.shape();
     // ‖X_j‖₂ up to the common factor √p, which ranks nothing.
-    let norms: Vec<f32> = diagonal(problem)?
-        .iter()
-        .map(|g| g.max(0.0).sqrt())
-        .collect();
+    let norms: Vec<f32> = diagonal(problem)?.iter().map(|g| g.max(0.0).sqrt()).collect();
     let mut scores = vec![0.0; values.len()];
     scores
         .par_chunks_mut(n.max(1))

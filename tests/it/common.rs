@@ -41,11 +41,7 @@ pub(crate) fn values(file: &SafeTensors<'_>, name: &str) -> (Vec<usize>, Vec<f64
 }
 
 /// A matrix on a device.
-pub(crate) fn matrix<B: SolverOps>(
-    file: &SafeTensors<'_>,
-    name: &str,
-    device: &B::Device,
-) -> Tensor<B, 2> {
+pub(crate) fn matrix<B: SolverOps>(file: &SafeTensors<'_>, name: &str, device: &B::Device) -> Tensor<B, 2> {
     let (shape, values) = values(file, name);
     let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
     Tensor::from_data(TensorData::new(values, shape), device)

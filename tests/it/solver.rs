@@ -29,8 +29,7 @@ fn fista_reaches_the_lasso_objective() {
     let device_weight = matrix::<Device>(&file, "weight", &device);
     let device_gram = matrix::<Device>(&file, "gram", &device);
     let mut problem = LayerProblem::new("lasso", device_weight.clone(), device_gram.clone());
-    problem.drift =
-        Some(device_weight.matmul(device_gram) - matrix::<Device>(&file, "cross", &device));
+    problem.drift = Some(device_weight.matmul(device_gram) - matrix::<Device>(&file, "cross", &device));
     let bound = fista::lipschitz(&problem).unwrap();
     assert!(
         bound >= lipschitz * (1.0 - 1e-5) && bound <= lipschitz * 1.01,
@@ -47,8 +46,7 @@ fn fista_reaches_the_lasso_objective() {
             "f64, λ {lambda}: {found} {expected}"
         );
 
-        let minimum =
-            fista::minimise(&problem, problem.weight.clone(), lambda, bound, (5000, 0.0)).unwrap();
+        let minimum = fista::minimise(&problem, problem.weight.clone(), lambda, bound, (5000, 0.0)).unwrap();
         let point: Vec<f64> = minimum.point.into_data().iter::<f64>().collect();
         let point = Matrix::new(weight.rows, weight.columns, point);
         let found = reference::objective(&point, &real, &target, lambda);
@@ -99,9 +97,7 @@ fn relative_error(problem: &LayerProblem<Device>, pattern: Pattern, config: &Sol
         problem.name,
         config.method
     );
-    pattern
-        .check(&problem.name, &solution.values, m, n)
-        .unwrap();
+    pattern.check(&problem.name, &solution.values, m, n).unwrap();
     let data = burn::tensor::TensorData::new(solution.values, [m, n]);
     let v = burn::tensor::Tensor::from_data(data, &problem.weight.device());
     problem.relative(problem.squared_error(v))

@@ -72,10 +72,7 @@ pub(crate) fn tensors(folder: &Path) -> Tensors {
         }
         let bytes = std::fs::read(&file).unwrap();
         for (name, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
-            tensors.insert(
-                name,
-                (view.shape().to_vec(), floats(view.dtype(), view.data())),
-            );
+            tensors.insert(name, (view.shape().to_vec(), floats(view.dtype(), view.data())));
         }
     }
     tensors
@@ -102,11 +99,7 @@ pub(crate) fn expected(folder: &Path) -> Expected {
         let view = file.tensor(name).unwrap();
         floats(view.dtype(), view.data())
     };
-    let layers = file
-        .names()
-        .iter()
-        .filter(|n| n.starts_with("hidden."))
-        .count();
+    let layers = file.names().iter().filter(|n| n.starts_with("hidden.")).count();
     Expected {
         ids: values.chunks_exact(tokens).map(<[i64]>::to_vec).collect(),
         hidden: (0..layers).map(|i| view(&format!("hidden.{i}"))).collect(),
@@ -148,7 +141,6 @@ pub(crate) fn distance(a: &[f32], b: &[f32]) -> f32 {
 
 /// Sorted names and shapes.
 pub(crate) fn shapes(tensors: &Tensors) -> BTreeMap<String, Vec<usize>> {
-    let shape =
-        |(name, (shape, _)): (&String, &(Vec<usize>, Vec<f32>))| (name.clone(), shape.clone());
+    let shape = |(name, (shape, _)): (&String, &(Vec<usize>, Vec<f32>))| (name.clone(), shape.clone());
     tensors.iter().map(shape).collect()
 }

@@ -1,0 +1,118 @@
+//! What can be wrong with data files, one variant each.
+
+use std::path::PathBuf;
+
+/// Why data cannot be used for calibration or evaluation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// No text at all.
+    #[error("`{}` holds no text", file.display())]
+    Empty {
+        /// The file.
+        file: PathBuf,
+    },
+
+    /// Bytes that are no text.
+    #[error("`{}` is not UTF-8 text: line {line}", file.display())]
+    NotUtf8 {
+        /// The file.
+        file: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+
+    /// A line that is not a JSON object with the text in it.
+    #[error("`{}`, line {line}: {reason}", file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// Files of text and of token ids together.
+    #[error("`{}` holds token ids and cannot be mixed with other data files", file.display())]
+    Mixed {
+        /// The file of token ids.
+        file: PathBuf,
+    },
+
+    /// No document long enough for a window.
+    #[error(
+        "none of the {documents} documents of {source_names} has more than {seq_len} tokens \
+         (the longest has {longest}, all together {tokens})"
+    )]
+    NoLongDocument {
+        /// The data files.
+        source_names: String,
+        /// Number of documents.
+        documents: usize,
+        /// Tokens of all documents together.
+        tokens: usize,
+        /// Tokens of the longest document.
+        longest: usize,
+        /// The window asked for.
+        seq_len: usize,
+    },
+
+    /// A text too short for a window.
+    #[error("{source_names} has {tokens} tokens, and windows of {seq_len} need at least {needed}")]
+    TooFewTokens {
+        /// The data files.
+        source_names: String,
+        /// Tokens there are.
+        tokens: usize,
+        /// Tokens needed.
+        needed: usize,
+        /// The window asked for.
+        seq_len: usize,
+    },
+
+    /// A file of token ids without usable ids.
+    #[error("`{}` holds no token ids that can be used: {reason}", file.display())]
+    TokenIds {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// A token id that the model has no embedding for.
+    #[error("`{}` holds the token id {id}, and the model has only {model_vocab} embeddings", file.display())]
+    IdTooLarge {
+        /// The file.
+        file: PathBuf,
+        /// The id.
+        id: i64,
+        /// Rows of the model's embedding.
+        model_vocab: usize,
+    },
+}
+
+impl DataError {
+    /// What the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoLongDocument { tokens, seq_len, .. } if tokens > seq_len => format!(
+                "use shorter windows (--seq-len), text with longer documents, or the `joined` layout, which makes one \
+                 stream of {tokens} tokens of them"
+            ),
+            Self::NoLongDocument { .. } | Self::TooFewTokens { .. } => {
+                "give more text, or use shorter windows (--seq-len)".into()
+            }
+            Self::NotUtf8 { .. } => {
+                "data files are .txt, .jsonl or .json (one object a line), their .gz, or .safetensors with token ids".into()
+            }
+            Self::Json { .. } => "a .jsonl file has one JSON object a line, with the text in its field `text`".into(),
+            Self::TokenIds { .. } => {
+                "a .safetensors data file holds one tensor `input_ids` [windows, tokens] of I64, I32 or U32".into()
+            }
+            Self::IdTooLarge { .. } => "the ids were made with the tokenizer of another model".into(),
+            Self::Empty { .. } | Self::Mixed { .. } => return None,
+        };
+        Some(hint)
+    }
+}

@@ -1,0 +1,18 @@
+//! 2. Data files to token windows: text is read as documents, tokenised, and cut into windows of equal length.
+//!
+//! `prune` draws random windows ([`draw_windows`], SparseGPT's loader), `eval` cuts one long text into consecutive ones
+//! ([`evaluation_windows`], the protocol of all published perplexities), and both may be given finished windows in a file
+//! ([`token_windows`]). What was used, and how, comes along for the report.
+
+mod error;
+
+mod documents;
+mod token_file;
+mod windows;
+
+pub use documents::{
+    DataSource, Documents, EvaluationText, TextLayout, TextOptions, read_documents, read_text,
+};
+pub use error::DataError;
+pub use token_file::{is_token_file, token_windows};
+pub use windows::{TokenWindows, WindowsSummary, draw_windows, evaluation_windows};

@@ -1,0 +1,206 @@
+//! The place a checkpoint is written to. In: the output's path. Out: a folder beside it to build in, which either takes
+//! the output's place in one step or vanishes with everything made for it.
+
+use super::{Checkpoint, CheckpointError};
+use crate::error::{Error, Result};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A folder under construction. Dropped before [`finish`](Self::finish), it removes what it made.
+#[derive(Debug)]
+pub(crate) struct OutputFolder {
+    // Dropped in this order: the folder before the parents that hold it.
+    partial: TempDir,
+    made: MadeParents,
+    output: PathBuf,
+    overwrite: bool,
+}
+
+/// Parent folders that did not exist, outermost first.
+#[derive(Debug, Default)]
+struct MadeParents(Vec<PathBuf>);
+
+impl Drop for MadeParents {
+    fn drop(&mut self) {
+        for parent in self.0.iter().rev() {
+            // Only removed while empty; whatever somebody else put there keeps it.
+            if std::fs::remove_dir(parent).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+impl OutputFolder {
+    /// Checks `output` against the source and what is there, and makes `<output>.partial-<random>` beside it.
+    pub(crate) fn create(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
+        let output = resolve(output)?;
+        refuse_overlap(source, &output)?;
+        if std::fs::symlink_metadata(&output).is_ok() {
+            refuse_existing(&output, overwrite)?;
+        }
+        let (Some(parent), Some(name)) = (output.parent(), output.file_name()) else {
+            return Err(CheckpointError::OutputExists { path: output }.into());
+        };
+        let mut made = MadeParents::default();
+        make_parents(parent, &mut made)?;
+        let mut prefix = name.to_os_string();
+        prefix.push(".partial-");
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix);
+        // Temporary folders are private by default; this one becomes the user's, so the umask decides.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let partial = builder
+            .tempdir_in(parent)
+            .map_err(Error::io("create a folder in", parent))?;
+        Ok(Self {
+            partial,
+            made,
+            output,
+            overwrite,
+        })
+    }
+
+    /// The folder to build in.
+    pub(crate) fn path(&self) -> &Path {
+        self.partial.path()
+    }
+
+    /// Where the folder will be.
+    pub(crate) fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// Puts the folder in the output's place. With `overwrite`, what was there is moved aside first, moved back if the
+    /// new folder cannot take its place, and removed last.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        sync_folder(self.partial.path())?;
+        let mut old = None;
+        if std::fs::symlink_metadata(&self.output).is_ok() {
+            refuse_existing(&self.output, self.overwrite)?;
+            let aside = self.aside();
+            std::fs::rename(&self.output, &aside).map_err(Error::io("move aside", &self.output))?;
+            old = Some(aside);
+        }
+        if let Err(source) = std::fs::rename(self.partial.path(), &self.output) {
+            if let Some(aside) = &old {
+                std::fs::rename(aside, &self.output).map_err(Error::io("move back", aside))?;
+            }
+            return Err(Error::io("rename to", &self.output)(source));
+        }
+        self.partial.disable_cleanup(true);
+        self.made.0.clear();
+        if let Some(parent) = self.output.parent() {
+            sync_folder(parent)?;
+        }
+        if let Some(aside) = old
+            && let Err(error) = std::fs::remove_dir_all(&aside)
+        {
+            tracing::warn!(
+                "the replaced folder could not be removed from `{}`: {error}",
+                aside.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// `<output>.old-<random>`, with the random part of the partial folder, which nobody else has.
+    fn aside(&self) -> PathBuf {
+        let name = self.output.file_name().unwrap_or_default();
+        let partial = self
+            .partial
+            .path()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let random = partial.rsplit_once(".partial-").map_or("", |(_, random)| random);
+        let mut aside = OsString::from(name);
+        aside.push(format!(".old-{random}"));
+        self.output.with_file_name(aside)
+    }
+}
+
+/// The output's real path: links and `..` resolved as far as it exists.
+fn resolve(output: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(output).map_err(Error::io("resolve", output))?;
+    let mut existing = absolute.as_path();
+    let mut rest = Vec::new();
+    loop {
+        match existing.canonicalize() {
+            Ok(real) => return Ok(rest.iter().rev().fold(real, |path, name| path.join(name))),
+            Err(source) => match (existing.parent(), existing.file_name()) {
+                (Some(parent), Some(name)) => {
+                    rest.push(name.to_owned());
+                    existing = parent;
+                }
+                _ => return Err(Error::io("resolve", output)(source)),
+            },
+        }
+    }
+}
+
+/// Neither folder may hold the other, and replacing the output may not remove a weight file that the source links to.
+fn refuse_overlap(source: &Checkpoint, output: &Path) -> Result<()> {
+    let dir = source
+        .dir()
+        .canonicalize()
+        .map_err(Error::io("resolve", source.dir()))?;
+    let linked = |shard: &super::reader::Shard| {
+        shard
+            .file
+            .path
+            .canonicalize()
+            .is_ok_and(|real| real.starts_with(output))
+    };
+    if output.starts_with(&dir) || dir.starts_with(output) || source.shards().iter().any(linked) {
+        let source_dir = source.dir().to_path_buf();
+        return Err(CheckpointError::OutputOverlaps {
+            output: output.to_path_buf(),
+            source_dir,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// Only with `overwrite`, and only a checkpoint or an empty folder: a mistyped path must not cost somebody their files.
+fn refuse_existing(output: &Path, overwrite: bool) -> Result<()> {
+    let path = output.to_path_buf();
+    if !overwrite {
+        return Err(CheckpointError::OutputExists { path }.into());
+    }
+    let empty = || std::fs::read_dir(output).is_ok_and(|mut entries| entries.next().is_none());
+    if output.is_dir() && (output.join("config.json").exists() || empty()) {
+        return Ok(());
+    }
+    Err(CheckpointError::OutputIsNoCheckpoint { path }.into())
+}
+
+fn make_parents(parent: &Path, made: &mut MadeParents) -> Result<()> {
+    let missing: Vec<&Path> = parent
+        .ancestors()
+        .take_while(|p| !p.as_os_str().is_empty() && !p.exists())
+        .collect();
+    for folder in missing.into_iter().rev() {
+        match std::fs::create_dir(folder) {
+            Ok(()) => made.0.push(folder.to_path_buf()),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(Error::io("create", folder)(source)),
+        }
+    }
+    Ok(())
+}
+
+/// Makes a folder's entries durable, where the platform has that.
+fn sync_folder(folder: &Path) -> Result<()> {
+    #[cfg(unix)]
+    std::fs::File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(Error::io("write", folder))?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}

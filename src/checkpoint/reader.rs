@@ -1,0 +1,491 @@
+//! A checkpoint folder, opened. In: its path. Out: configuration text, tensor table, and tensors as f32 or as stored.
+
+use super::dtype::{CHUNK_ELEMENTS, decode_into};
+use super::file::WeightFile;
+use super::header::{Header, bytes_of};
+use super::index::Index;
+use super::{CheckpointError, StoredDtype, pytorch};
+use crate::error::{Error, Result};
+use burn::tensor::TensorData;
+use fista_pruner_models::{SourceError, TensorSource};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What is known of a tensor without reading its numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// How its numbers are stored.
+    pub dtype: StoredDtype,
+    /// Its shape; a linear operator's weight is `[out, in]`.
+    pub shape: Vec<usize>,
+    /// The plain name of the file that holds it.
+    pub file: String,
+}
+
+impl TensorInfo {
+    /// Its number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Where a tensor lies: the file, and its place there.
+#[derive(Debug)]
+struct Stored {
+    info: TensorInfo,
+    file: usize,
+    /// Byte position of its first element.
+    start: u64,
+    /// Size in bytes when dense.
+    bytes: u64,
+    /// Element strides, where it is not dense (only in files of torch).
+    strides: Option<Vec<u64>>,
+}
+
+/// The two formats of weight files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WeightFormat {
+    Safetensors,
+    Pytorch,
+}
+
+/// One weight file with what its header said.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) file: WeightFile,
+    /// For safetensors: the parsed header.
+    pub(crate) header: Option<Header>,
+    header_sha256: [u8; 32],
+}
+
+/// An opened checkpoint folder in Hugging Face layout. All headers are validated when it is opened; numbers are read when
+/// they are asked for, from several threads if need be.
+#[derive(Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    config_json: String,
+    format: WeightFormat,
+    index_name: Option<String>,
+    shards: Vec<Shard>,
+    tensors: BTreeMap<String, Stored>,
+}
+
+/// Which files of a folder hold its weights.
+struct Layout {
+    format: WeightFormat,
+    index: Option<(String, Index)>,
+    files: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Opens a folder: `config.json`, and the weights from the first that exists of `model.safetensors`,
+    /// `model.safetensors.index.json`, `pytorch_model.bin`, `pytorch_model.bin.index.json`, or the only file with the
+    /// extension `.safetensors`.
+    ///
+    /// # Errors
+    /// When a file is missing, truncated or damaged, or the index and the shards disagree.
+    pub fn open(dir: &Path) -> Result<Self> {
+        if !dir.is_dir() {
+            return Err(CheckpointError::NoFolder {
+                path: dir.to_path_buf(),
+            }
+            .into());
+        }
+        let config = dir.join("config.json");
+        if !config.exists() {
+            return Err(CheckpointError::NoConfig {
+                dir: dir.to_path_buf(),
+            }
+            .into());
+        }
+        let config_json = std::fs::read_to_string(&config).map_err(Error::io("read", &config))?;
+        let layout = Layout::find(dir)?;
+        let mut checkpoint = Self {
+            dir: dir.to_path_buf(),
+            config_json,
+            format: layout.format,
+            index_name: layout.index.as_ref().map(|(name, _)| name.clone()),
+            shards: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        for name in &layout.files {
+            checkpoint.add_shard(name)?;
+        }
+        if let Some((_, index)) = &layout.index {
+            checkpoint.check_index(index)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Opens one weight file and enters its tensors in the table.
+    fn add_shard(&mut self, name: &str) -> Result<()> {
+        let file = WeightFile::open(&self.dir, name)?;
+        let (header, description, places) = match self.format {
+            WeightFormat::Safetensors => {
+                let (header, raw) = Header::read(&file)?;
+                let places = header.entries.iter().map(|e| {
+                    let start = header.data_start + e.start;
+                    (
+                        e.name.clone(),
+                        e.dtype.clone(),
+                        e.shape.clone(),
+                        start,
+                        e.bytes,
+                        None,
+                    )
+                });
+                let places: Vec<_> = places.collect();
+                (Some(header), raw, places)
+            }
+            WeightFormat::Pytorch => {
+                let (tensors, raw) = pytorch::read(&file)?;
+                let places = tensors.into_iter().map(|(name, place)| {
+                    // The file's reader has checked that this is a whole number that does not overflow.
+                    let bytes = place
+                        .dtype
+                        .bits()
+                        .and_then(|bits| bytes_of(&place.shape, bits))
+                        .unwrap_or(0);
+                    (name, place.dtype, place.shape, place.start, bytes, place.strides)
+                });
+                (None, raw, places.collect())
+            }
+        };
+        let index = self.shards.len();
+        for (tensor, dtype, shape, start, bytes, strides) in places {
+            let info = TensorInfo {
+                dtype,
+                shape,
+                file: name.to_owned(),
+            };
+            let stored = Stored {
+                info,
+                file: index,
+                start,
+                bytes,
+                strides,
+            };
+            if let Some(earlier) = self.tensors.insert(tensor.clone(), stored) {
+                let (first, second) = (earlier.info.file, name.to_owned());
+                return Err(CheckpointError::StoredTwice {
+                    tensor,
+                    first,
+                    second,
+                }
+                .into());
+            }
+        }
+        let header_sha256 = Sha256::digest(&description).into();
+        self.shards.push(Shard {
+            file,
+            header,
+            header_sha256,
+        });
+        Ok(())
+    }
+
+    /// Every tensor that the index names is in the shard that it names.
+    fn check_index(&self, index: &Index) -> Result<()> {
+        for (tensor, shard) in &index.weight_map {
+            if self
+                .tensors
+                .get(tensor)
+                .is_none_or(|stored| stored.info.file != *shard)
+            {
+                let file = self.dir.join(shard);
+                return Err(CheckpointError::NotInShard {
+                    file,
+                    tensor: tensor.clone(),
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The text of `config.json`.
+    pub fn config_json(&self) -> &str {
+        &self.config_json
+    }
+
+    /// Every tensor, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
+        self.tensors
+            .iter()
+            .map(|(name, stored)| (name.as_str(), &stored.info))
+    }
+
+    /// What is known of the tensor `name`.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name).map(|stored| &stored.info)
+    }
+
+    /// The tensor `name` as row-major f32 of exactly `shape`.
+    ///
+    /// # Errors
+    /// When it is missing, has another shape, is not stored in a floating-point format, or holds a value that is not
+    /// finite; or when the file cannot be read.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let stored = self.stored(name)?;
+        let info = &stored.info;
+        let (file, tensor) = (info.file.clone(), name.to_owned());
+        if info.shape != shape {
+            let (expected, found) = (shape.to_vec(), info.shape.clone());
+            return Err(CheckpointError::Shape {
+                file,
+                tensor,
+                expected,
+                found,
+            }
+            .into());
+        }
+        if !info.dtype.is_weight() {
+            return Err(CheckpointError::Dtype {
+                file,
+                tensor,
+                dtype: info.dtype.clone(),
+            }
+            .into());
+        }
+        let mut values = vec![0.0; info.elements()];
+        let wrong = if stored.strides.is_some() {
+            decode_into(&self.gather(stored)?, &info.dtype, &mut values)
+        } else {
+            self.decode(stored, &mut values)?
+        };
+        match wrong {
+            None => Ok(values),
+            Some(position) => Err(CheckpointError::NotFinite {
+                file,
+                tensor,
+                position,
+            }
+            .into()),
+        }
+    }
+
+    /// Reads and decodes a dense tensor, a part per task. Returns the first position that is not finite.
+    fn decode(&self, stored: &Stored, values: &mut [f32]) -> Result<Option<usize>> {
+        let file = &self.shards[stored.file].file;
+        let dtype = &stored.info.dtype;
+        let size = dtype.bits().unwrap_or(0) / 8;
+        let part = |(index, values): (usize, &mut [f32])| {
+            let first = index * CHUNK_ELEMENTS;
+            let bytes = file.read(stored.start + first as u64 * size, values.len() * size as usize)?;
+            Ok(decode_into(&bytes, dtype, values).map(|position| first + position))
+        };
+        let wrong: Vec<Option<usize>> = values
+            .par_chunks_mut(CHUNK_ELEMENTS)
+            .enumerate()
+            .map(part)
+            .collect::<Result<_>>()?;
+        Ok(wrong.into_iter().flatten().next())
+    }
+
+    /// The tensor's bytes as stored, row-major and dense, whatever its dtype.
+    ///
+    /// # Errors
+    /// When it is missing or the file cannot be read.
+    pub fn raw(&self, name: &str) -> Result<Vec<u8>> {
+        let stored = self.stored(name)?;
+        if stored.strides.is_some() {
+            return self.gather(stored);
+        }
+        self.shards[stored.file]
+            .file
+            .read(stored.start, stored.bytes as usize)
+    }
+
+    /// A tensor with strides, made dense. `pytorch` has checked that all of it lies within its storage.
+    fn gather(&self, stored: &Stored) -> Result<Vec<u8>> {
+        let (shape, strides) = (&stored.info.shape, stored.strides.as_deref().unwrap_or(&[]));
+        let size = (stored.info.dtype.bits().unwrap_or(0) / 8) as usize;
+        let last: u64 = shape
+            .iter()
+            .zip(strides)
+            .map(|(&n, &stride)| (n as u64 - 1) * stride)
+            .sum();
+        let span = self.shards[stored.file]
+            .file
+            .read(stored.start, (last as usize + 1) * size)?;
+        let mut dense = Vec::with_capacity(stored.bytes as usize);
+        let mut at = vec![0usize; shape.len()];
+        for _ in 0..stored.info.elements() {
+            let element: usize = at
+                .iter()
+                .zip(strides)
+                .map(|(&i, &stride)| i * stride as usize)
+                .sum();
+            dense.extend_from_slice(&span[element * size..(element + 1) * size]);
+            for axis in (0..shape.len()).rev() {
+                at[axis] += 1;
+                if at[axis] < shape[axis] {
+                    break;
+                }
+                at[axis] = 0;
+            }
+        }
+        Ok(dense)
+    }
+
+    /// A SHA-256 in hex over `config.json`, each weight file's name and size, and its description of the tensors (names,
+    /// dtypes, shapes, places). Cheap: no number is read, so it does not change when only numbers do; see
+    /// [`content_sha256`](Self::content_sha256).
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = self.config_hasher();
+        for shard in &self.shards {
+            hasher.update((shard.file.name.len() as u64).to_le_bytes());
+            hasher.update(&shard.file.name);
+            hasher.update(shard.file.bytes.to_le_bytes());
+            hasher.update(shard.header_sha256);
+        }
+        format!("{:x}", hasher.finalize())
+    }
+
+    /// A SHA-256 in hex over `config.json` and every byte of every weight file. Reads the whole checkpoint.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn content_sha256(&self) -> Result<String> {
+        let mut hasher = self.config_hasher();
+        for shard in &self.shards {
+            hasher.update((shard.file.name.len() as u64).to_le_bytes());
+            hasher.update(&shard.file.name);
+            hasher.update(shard.file.bytes.to_le_bytes());
+            shard.file.hash_into(&mut hasher)?;
+        }
+        Ok(format!("{:x}", hasher.finalize()))
+    }
+
+    /// Lengths go before contents, so that no two checkpoints feed the same bytes.
+    fn config_hasher(&self) -> Sha256 {
+        let mut hasher = Sha256::new();
+        hasher.update((self.config_json.len() as u64).to_le_bytes());
+        hasher.update(&self.config_json);
+        hasher
+    }
+
+    fn stored(&self, name: &str) -> Result<&Stored> {
+        self.tensors.get(name).ok_or_else(|| {
+            CheckpointError::MissingTensor {
+                dir: self.dir.clone(),
+                tensor: name.to_owned(),
+            }
+            .into()
+        })
+    }
+
+    /// The weight files, in the order of their names.
+    pub(crate) fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// The format of the weight files.
+    pub(crate) fn format(&self) -> WeightFormat {
+        self.format
+    }
+
+    /// The plain name of the index, where there is one.
+    pub(crate) fn index_name(&self) -> Option<&str> {
+        self.index_name.as_deref()
+    }
+}
+
+impl Layout {
+    fn find(dir: &Path) -> Result<Self> {
+        let single = |format, file: &str| {
+            Ok(Self {
+                format,
+                index: None,
+                files: vec![file.to_owned()],
+            })
+        };
+        let exists = |name: &str| dir.join(name).exists();
+        if exists("model.safetensors") {
+            single(WeightFormat::Safetensors, "model.safetensors")
+        } else if exists("model.safetensors.index.json") {
+            Self::indexed(dir, WeightFormat::Safetensors, "model.safetensors.index.json")
+        } else if exists("pytorch_model.bin") {
+            single(WeightFormat::Pytorch, "pytorch_model.bin")
+        } else if exists("pytorch_model.bin.index.json") {
+            Self::indexed(dir, WeightFormat::Pytorch, "pytorch_model.bin.index.json")
+        } else {
+            let others = file_names(dir)?;
+            let mut found = others.iter().filter(|name| name.ends_with(".safetensors"));
+            match (found.next(), found.next()) {
+                (Some(only), None) => single(WeightFormat::Safetensors, only),
+                (Some(_), Some(_)) => Err(no_weights(
+                    dir,
+                    "it has several .safetensors files and no index".into(),
+                )),
+                (None, _) if others.len() == 1 => Err(no_weights(dir, "it only has a config.json".into())),
+                (None, _) => Err(no_weights(dir, format!("it has {}", others.join(", ")))),
+            }
+        }
+    }
+
+    fn indexed(dir: &Path, format: WeightFormat, name: &str) -> Result<Self> {
+        let index = Index::read(dir, name)?;
+        let mut files: Vec<String> = index.weight_map.values().cloned().collect();
+        files.sort_unstable();
+        files.dedup();
+        for shard in &files {
+            let file = dir.join(shard);
+            if !file.exists() {
+                let tensor = index
+                    .weight_map
+                    .iter()
+                    .find(|(_, s)| *s == shard)
+                    .map(|(tensor, _)| tensor.clone());
+                return Err(CheckpointError::MissingShard {
+                    file,
+                    tensor: tensor.unwrap_or_default(),
+                }
+                .into());
+            }
+        }
+        Ok(Self {
+            format,
+            index: Some((name.to_owned(), index)),
+            files,
+        })
+    }
+}
+
+fn no_weights(dir: &Path, found: String) -> Error {
+    CheckpointError::NoWeights {
+        dir: dir.to_path_buf(),
+        found,
+    }
+    .into()
+}
+
+/// Names of the folder's entries other than folders, sorted.
+pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let entry = entry.map_err(Error::io("read", dir))?;
+        if !entry.path().is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+impl TensorSource for Checkpoint {
+    fn load(&self, name: &str, shape: &[usize]) -> Result<TensorData, SourceError> {
+        Ok(TensorData::new(self.read(name, shape)?, shape.to_vec()))
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+}

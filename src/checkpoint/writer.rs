@@ -1,0 +1,333 @@
+//! The pruned checkpoint. In: the source and, one by one, finished weights with their masks. Out: a folder with the
+//! source's names, shapes, dtypes, shards and side files, in which only those weights differ.
+//!
+//! The folder is complete from the start: it is a copy of the source whose weights are then overwritten in place. So the
+//! disk is known to suffice before the long work, and what was written can be opened and checked before it is
+//! published. See `output` for how it appears.
+//!
+//! What is not copied: folders, and files of weights in formats other than the one that is pruned (`*.bin` beside
+//! safetensors, `*.gguf`, `*.onnx`, …). They would still hold the dense weights, and some loaders would prefer them.
+
+use super::header::{Entry, Header};
+use super::index::{Index, is_plain_name};
+use super::output::OutputFolder;
+use super::reader::{WeightFormat, file_names};
+use super::{Checkpoint, CheckpointError, StoredDtype, encode};
+use crate::error::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+
+/// Extensions of files that hold weights, or hold them for another loader.
+const WEIGHT_EXTENSIONS: [&str; 22] = [
+    "safetensors",
+    "bin",
+    "pt",
+    "pth",
+    "ckpt",
+    "pkl",
+    "h5",
+    "keras",
+    "msgpack",
+    "ot",
+    "gguf",
+    "ggml",
+    "onnx",
+    "onnx_data",
+    "tflite",
+    "mlmodel",
+    "npz",
+    "npy",
+    "pdparams",
+    "nemo",
+    "engine",
+    "distcp",
+];
+
+/// Where a tensor lies in the output.
+#[derive(Debug)]
+struct Target {
+    file: usize,
+    /// Position in the file.
+    start: u64,
+    dtype: StoredDtype,
+    elements: usize,
+}
+
+/// Builds a pruned copy of a checkpoint; see the module's description. Dropped without [`finish`](Self::finish), it
+/// removes everything that it made.
+#[derive(Debug)]
+pub struct CheckpointWriter {
+    // Before the folder: some systems cannot remove a folder whose files are open.
+    files: Vec<(String, File)>,
+    targets: BTreeMap<String, Target>,
+    left_out: Vec<String>,
+    folder: OutputFolder,
+}
+
+impl CheckpointWriter {
+    /// Copies `source` into a folder beside `output`. Nothing appears at `output` before [`finish`](Self::finish).
+    ///
+    /// # Errors
+    /// When `output` exists and `overwrite` is not set, when it exists and is not a checkpoint, when it overlaps with the
+    /// source, or when anything cannot be read or written.
+    pub fn create(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
+        let folder = OutputFolder::create(source, output, overwrite)?;
+        let mut writer = Self {
+            files: Vec::new(),
+            targets: BTreeMap::new(),
+            left_out: Vec::new(),
+            folder,
+        };
+        match source.format() {
+            WeightFormat::Safetensors => writer.copy_shards(source)?,
+            WeightFormat::Pytorch => writer.convert_shards(source)?,
+        }
+        writer.copy_side_files(source)?;
+        Ok(writer)
+    }
+
+    /// Copies safetensors files byte for byte; a header is rewritten only where Python's loader would refuse it.
+    fn copy_shards(&mut self, source: &Checkpoint) -> Result<()> {
+        for shard in source.shards() {
+            let Some(header) = &shard.header else {
+                continue;
+            };
+            let mut from = File::open(&shard.file.path).map_err(Error::io("open", &shard.file.path))?;
+            let mut to = self.new_file(&shard.file.name)?;
+            let path = self.partial().join(&shard.file.name);
+            let mut data_start = header.data_start;
+            if !header.says_pt() {
+                let bytes = header.to_bytes();
+                to.write_all(&bytes).map_err(Error::io("write", &path))?;
+                from.seek(SeekFrom::Start(data_start))
+                    .map_err(Error::io("read", &shard.file.path))?;
+                data_start = bytes.len() as u64;
+            }
+            // A failure of either side; naming the output is right for the likely one, a full disk.
+            std::io::copy(&mut from, &mut to).map_err(Error::io("write", &path))?;
+            self.add_targets(&shard.file.name, to, &header.entries, data_start);
+        }
+        if let Some(index) = source.index_name() {
+            self.copy_file(source, index)?;
+        }
+        Ok(())
+    }
+
+    /// Writes each torch file as the safetensors file of the corresponding name, a tensor at a time.
+    fn convert_shards(&mut self, source: &Checkpoint) -> Result<()> {
+        let mut weight_map = BTreeMap::new();
+        let mut total_bytes = 0u64;
+        for shard in source.shards() {
+            let name = safetensors_name(&shard.file.name);
+            let entries = source
+                .tensors()
+                .filter(|(_, info)| info.file == shard.file.name)
+                .map(|(tensor, info)| {
+                    weight_map.insert(tensor.to_owned(), name.clone());
+                    let (dtype, shape) = (info.dtype.clone(), info.shape.clone());
+                    let bytes = dtype.bits().unwrap_or(0) / 8 * info.elements() as u64;
+                    total_bytes += bytes;
+                    Entry {
+                        name: tensor.to_owned(),
+                        dtype,
+                        shape,
+                        start: 0,
+                        bytes,
+                    }
+                });
+            let header = Header::lay_out(entries.collect());
+            let mut to = self.new_file(&name)?;
+            let path = self.partial().join(&name);
+            to.write_all(&header.to_bytes())
+                .map_err(Error::io("write", &path))?;
+            for entry in &header.entries {
+                to.write_all(&source.raw(&entry.name)?)
+                    .map_err(Error::io("write", &path))?;
+            }
+            self.add_targets(&name, to, &header.entries, header.data_start);
+        }
+        if source.index_name().is_some() {
+            let metadata = [("total_size".to_owned(), total_bytes.into())]
+                .into_iter()
+                .collect();
+            let index = serde_json::json!(Index { metadata, weight_map });
+            let name = "model.safetensors.index.json";
+            let path = self.partial().join(name);
+            let mut file = self.new_file(name)?;
+            file.write_all(format!("{index:#}\n").as_bytes())
+                .map_err(Error::io("write", &path))?;
+        }
+        Ok(())
+    }
+
+    fn add_targets(&mut self, name: &str, file: File, entries: &[Entry], data_start: u64) {
+        for entry in entries {
+            let target = Target {
+                file: self.files.len(),
+                start: data_start + entry.start,
+                dtype: entry.dtype.clone(),
+                elements: entry.shape.iter().product(),
+            };
+            self.targets.insert(entry.name.clone(), target);
+        }
+        self.files.push((name.to_owned(), file));
+    }
+
+    /// Copies what is neither weights nor a folder, and notes what is not copied.
+    fn copy_side_files(&mut self, source: &Checkpoint) -> Result<()> {
+        let used: BTreeSet<&str> = source
+            .shards()
+            .iter()
+            .map(|shard| shard.file.name.as_str())
+            .chain(source.index_name())
+            .collect();
+        for name in file_names(source.dir())? {
+            if used.contains(name.as_str()) {
+                continue;
+            }
+            let readable = source.dir().join(&name).is_file();
+            if !readable || holds_weights(&name) {
+                self.left_out.push(name);
+            } else {
+                self.copy_file(source, &name)?;
+            }
+        }
+        for entry in std::fs::read_dir(source.dir()).map_err(Error::io("read", source.dir()))? {
+            let entry = entry.map_err(Error::io("read", source.dir()))?;
+            if entry.path().is_dir() {
+                self.left_out
+                    .push(format!("{}/", entry.file_name().to_string_lossy()));
+            }
+        }
+        self.left_out.sort_unstable();
+        Ok(())
+    }
+
+    /// Copies contents only: a read-only source gives a writable copy, and a link gives the file it points to.
+    fn copy_file(&self, source: &Checkpoint, name: &str) -> Result<()> {
+        let from_path = source.dir().join(name);
+        let mut from = File::open(&from_path).map_err(Error::io("open", &from_path))?;
+        let mut to = self.new_file(name)?;
+        std::io::copy(&mut from, &mut to).map_err(Error::io("write", self.partial().join(name)))?;
+        Ok(())
+    }
+
+    fn new_file(&self, name: &str) -> Result<File> {
+        let path = self.partial().join(name);
+        File::create_new(&path).map_err(Error::io("create", &path))
+    }
+
+    /// Overwrites the weight `name` with row-major `values` `[out, in]` of which only those in `keep` stay; see [`encode`].
+    ///
+    /// # Errors
+    /// When the checkpoint has no such tensor, the lengths do not match, a value does not fit the tensor's dtype, or the
+    /// file cannot be written.
+    pub fn write_weight(&mut self, name: &str, values: &[f32], keep: &[bool]) -> Result<()> {
+        let Some(target) = self.targets.get(name) else {
+            let dir = self.folder.path().to_path_buf();
+            return Err(CheckpointError::MissingTensor {
+                dir,
+                tensor: name.to_owned(),
+            }
+            .into());
+        };
+        for (what, found) in [("values", values.len()), ("mask entries", keep.len())] {
+            if found != target.elements {
+                let (tensor, expected) = (name.to_owned(), target.elements);
+                return Err(CheckpointError::Length {
+                    tensor,
+                    what,
+                    expected,
+                    found,
+                }
+                .into());
+            }
+        }
+        let bytes = encode(values, Some(keep), &target.dtype).map_err(|error| error.of_tensor(name))?;
+        let (file_name, file) = &mut self.files[target.file];
+        let written = file
+            .seek(SeekFrom::Start(target.start))
+            .and_then(|_| file.write_all(&bytes));
+        written.map_err(Error::io("write", self.folder.path().join(file_name)))
+    }
+
+    /// Adds a file beside the weights, such as a report; it replaces a copied side file of that name.
+    ///
+    /// # Errors
+    /// When `name` is not a plain file name or is that of the configuration, a weight file or its index, or when the file
+    /// cannot be written.
+    pub fn add_file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let refuse = |reason| {
+            Err(CheckpointError::SideFile {
+                name: name.to_owned(),
+                reason,
+            }
+            .into())
+        };
+        if !is_plain_name(name) {
+            return refuse("it is not a plain file name");
+        }
+        if name == "config.json" || holds_weights(name) || name.ends_with(".index.json") {
+            return refuse("that name belongs to the model");
+        }
+        let path = self.partial().join(name);
+        std::fs::write(&path, bytes).map_err(Error::io("write", &path))
+    }
+
+    /// The folder being built. [`Checkpoint::open`] works on it at any time, so that what was written can be checked.
+    pub fn partial(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The output's resolved path, where the folder will be after [`finish`](Self::finish).
+    pub fn output(&self) -> &Path {
+        self.folder.output()
+    }
+
+    /// What of the source folder was not copied, sorted; folders end in `/`.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    /// Makes everything durable and puts the folder in the output's place, in one step.
+    ///
+    /// # Errors
+    /// When a file cannot be written out or the folder not renamed; then nothing has changed at the output.
+    pub fn finish(self) -> Result<()> {
+        for (name, file) in &self.files {
+            file.sync_all()
+                .map_err(Error::io("write", self.folder.path().join(name)))?;
+        }
+        let weights: BTreeSet<String> = self.files.iter().map(|(name, _)| name.clone()).collect();
+        drop(self.files);
+        for name in file_names(self.folder.path())? {
+            if !weights.contains(&name) {
+                let path = self.folder.path().join(&name);
+                // Opened for writing: some systems refuse to flush a file that is open for reading.
+                let file = File::options().write(true).open(&path);
+                file.and_then(|file| file.sync_all())
+                    .map_err(Error::io("write", &path))?;
+            }
+        }
+        self.folder.finish()
+    }
+}
+
+/// `pytorch_model-00001-of-00002.bin` → `model-00001-of-00002.safetensors`.
+fn safetensors_name(torch_name: &str) -> String {
+    let stem = torch_name.strip_suffix(".bin").unwrap_or(torch_name);
+    format!("{}.safetensors", stem.strip_prefix("pytorch_").unwrap_or(stem))
+}
+
+/// Whether a file of that name holds weights, or is the index of such files.
+fn holds_weights(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let extension = |name: &str| {
+        Path::new(name)
+            .extension()
+            .is_some_and(|e| WEIGHT_EXTENSIONS.iter().any(|known| e == *known))
+    };
+    extension(&lower) || lower.strip_suffix(".index.json").is_some_and(extension)
+}
