@@ -82,6 +82,29 @@ pub enum Error {
         damping: f64,
     },
 
+    /// The device failed in the middle of the work.
+    #[error("the device failed: {reason}")]
+    DeviceFailed {
+        /// What it said.
+        reason: String,
+    },
+
+    /// A file of saved statistics that cannot be used.
+    #[error("the statistics `{}` cannot be used: {reason}", path.display())]
+    Statistics {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A fault of this program.
+    #[error("{what}")]
+    Internal {
+        /// What should not have happened.
+        what: String,
+    },
+
     /// A checkpoint folder that cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
@@ -125,6 +148,7 @@ impl Error {
             Self::NotFinite { .. } => {
                 Some("the model's activations overflow; check the checkpoint with `eval`".into())
             }
+
             Self::Checkpoint(error) => error.hint(),
             Self::Data(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),

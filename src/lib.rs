@@ -1,8 +1,37 @@
-//! fista-pruner: prunes trained language models layer by layer.
+//! fista-pruner: prunes trained language models layer by layer, without retraining them.
+//!
+//! ```text
+//! checkpoint ──────────────► decoder layer by layer ─┐
+//!                                                    ├─► statistics ─► solver ─► checkpoint + report
+//! text ─► calibration windows ─► hidden states ──────┘
+//! ```
+//!
+//! [`prune::prune`] is the loop; [`cli`] is the program around it.
 
-pub mod calibration;
-pub mod checkpoint;
-pub mod demo;
+pub mod config;
 pub mod error;
 pub mod pattern;
+mod select;
+
+pub mod checkpoint;
+pub mod model;
+
+pub mod calibration;
 pub mod tokenizer;
+
+pub mod saved;
+pub mod statistics;
+
+pub mod solver;
+
+pub mod plan;
+pub mod progress;
+pub mod prune;
+pub mod report;
+
+pub mod eval;
+pub mod generate;
+pub mod inspect;
+
+pub mod cli;
+pub mod demo;

@@ -4,6 +4,7 @@
 //! entries of a score matrix to keep, and the writer asks it to check what was written.
 
 use crate::error::{Error, Result};
+use crate::select::{keep_all_but, keep_in_groups};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -88,8 +89,8 @@ impl Pattern {
         }
     }
 
-    /// Which entries to keep: those with the largest score, `true` = keep, with exactly [`Pattern::zeros`] entries
-    /// `false`. Ties go to the entry that comes first in row-major order, so the result depends on nothing else.
+    /// Which entries to keep: those with the largest absolute score, `true` = keep, with exactly [`Pattern::zeros`]
+    /// entries `false`. The choice among equal ones depends on the scores alone.
     ///
     /// `scores` is `[rows, columns]` row-major. A score that is not a number counts as the smallest.
     pub fn keep_largest(&self, scores: &[f32], rows: usize, columns: usize) -> Vec<bool> {
@@ -267,14 +268,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn ties_keep_the_first() {
-        let keep = Pattern::NOfM { n: 2, m: 4 }.keep_largest(&[1.0; 8], 1, 8);
-        assert_eq!(keep, [true, true, false, false, true, true, false, false]);
-        let keep = Pattern::Unstructured(0.5).keep_largest(&[f32::NAN, 0.0, 0.0, 1.0], 2, 2);
-        assert_eq!(keep, [false, true, false, true]);
-    }
-
     proptest! {
         #[test]
         fn counts_are_exact(
@@ -299,8 +292,8 @@ mod tests {
                 }
             }
             let keep = Pattern::Unstructured(rate).keep_largest(&scores, rows, columns);
-            let least_kept = keep.iter().zip(&scores).filter(|(k, _)| **k).map(|(_, s)| *s).fold(f32::INFINITY, f32::min);
-            let most_cut = keep.iter().zip(&scores).filter(|(k, _)| !**k).map(|(_, s)| *s).fold(f32::NEG_INFINITY, f32::max);
+            let least_kept = keep.iter().zip(&scores).filter(|(k, _)| **k).map(|(_, s)| s.abs()).fold(f32::INFINITY, f32::min);
+            let most_cut = keep.iter().zip(&scores).filter(|(k, _)| !**k).map(|(_, s)| s.abs()).fold(f32::NEG_INFINITY, f32::max);
             prop_assert!(most_cut <= least_kept);
         }
     }

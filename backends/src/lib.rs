@@ -1,5 +1,32 @@
-//! Devices of fista-pruner: open one by name, dispatch generic code to it, and the solver's inner operations.
+//! Devices of fista-pruner: open one by name, run generic code on it, and the solver's inner operations.
+//!
+//! Concrete burn backends are named in this crate only. A caller writes its work once as a [`DeviceJob`], generic over
+//! [`SolverOps`], and [`dispatch`] runs it on the device that a [`DeviceSpec`] names.
+//!
+//! ```
+//! use burn::tensor::Tensor;
+//! use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch};
+//!
+//! struct Trace;
+//! impl DeviceJob for Trace {
+//!     type Output = f64;
+//!     fn run<B: SolverOps>(self, device: &B::Device) -> f64 {
+//!         let identity = Tensor::<B, 2>::eye(3, device);
+//!         B::inner(identity.clone(), identity)
+//!     }
+//! }
+//! let device: DeviceSpec = "flex".parse()?;
+//! assert_eq!(dispatch(&device, Trace)?, 3.0);
+//! # Ok::<(), fista_pruner_backends::DeviceError>(())
+//! ```
 
+mod device;
+mod dispatch;
 mod error;
+mod flex;
+mod ops;
 
+pub use device::{DeviceKind, DeviceSpec};
+pub use dispatch::{DeviceJob, dispatch, open, open_default};
 pub use error::DeviceError;
+pub use ops::SolverOps;

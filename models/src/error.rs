@@ -1,8 +1,8 @@
-//! What can be wrong with a configuration or a checkpoint's tensors.
+//! What can be wrong with a configuration, a checkpoint's tensors, or a request to a decoder.
 
 use crate::source::SourceError;
 
-/// Why a decoder could not be built.
+/// Why a decoder, or a part of one, could not be built or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -19,7 +19,39 @@ pub enum ModelError {
         /// What would be understood.
         supported: String,
     },
+    /// The checkpoint names its tensors in a way that no known layout of the family has.
+    #[error("the checkpoint has none of the tensors {tried:?}: it is not a decoder of family `{family}`")]
+    UnknownLayout {
+        /// The family that the configuration names.
+        family: &'static str,
+        /// One tensor of each known layout.
+        tried: Vec<String>,
+    },
     /// A tensor could not be had from the source.
     #[error("{0}")]
     Source(#[source] SourceError),
+    /// A layer beyond the last one.
+    #[error("the model has {layers} layers, there is no layer {layer}")]
+    NoSuchLayer {
+        /// The layer asked for, counted from 0.
+        layer: usize,
+        /// How many there are.
+        layers: usize,
+    },
+    /// An operator name that the family's layers do not have.
+    #[error("a decoder layer has no operator `{operator}`")]
+    NoSuchOperator {
+        /// The name asked for.
+        operator: String,
+    },
+    /// A weight of another shape than the operator's.
+    #[error("operator `{operator}` has weights of shape {expected:?}, not {found:?}")]
+    WeightShape {
+        /// The operator's name inside its layer.
+        operator: String,
+        /// `[out, in]` of the operator.
+        expected: [usize; 2],
+        /// The shape that was given.
+        found: [usize; 2],
+    },
 }

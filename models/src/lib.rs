@@ -1,7 +1,41 @@
 //! Decoders of fista-pruner on burn: OPT and the LLaMA family, one layer at a time, from any tensor source.
+//!
+//! ```text
+//! config.json ── ModelConfig ──┐
+//! TensorSource (name, shape) ──┴─ Decoder ─┬─ Embedding   ids -> hidden
+//!                                          ├─ Layer 0..n  hidden -> hidden, whole or in stages
+//!                                          └─ Head        hidden -> logits, or likelihood of tokens
+//! ```
+//!
+//! Weights are `[out, in]` on the outside, as in the checkpoint; only inside a layer they are burn's `[in, out]`.
 
 mod error;
+mod fields;
 mod source;
 
+mod activation;
+mod config;
+mod rope;
+
+mod decoder;
+mod embedding;
+mod head;
+mod layer;
+mod llama;
+mod opt;
+
+mod attention;
+mod parts;
+
+pub use activation::ActivationKind;
+pub use config::{Family, LlamaConfig, ModelConfig, OperatorSpec, OptConfig};
+pub use decoder::Decoder;
+pub use embedding::Embedding;
 pub use error::ModelError;
+pub use head::Head;
+pub use layer::{Layer, LayerState};
+pub use llama::LlamaLayer;
+pub use opt::OptLayer;
+pub use parts::KvCache;
+pub use rope::{RopeConfig, RopeScaling};
 pub use source::{SourceError, TensorSource};

@@ -18,6 +18,7 @@ mod pickle;
 mod pytorch;
 mod zip;
 
+pub(crate) use dtype::decode_into;
 pub use dtype::{StoredDtype, encode, round_to};
 pub use error::CheckpointError;
 pub use reader::{Checkpoint, TensorInfo};

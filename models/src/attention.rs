@@ -1,0 +1,147 @@
+//! Causal attention with grouped queries and sliding windows, from matrix products and softmax, in blocks of query
+//! rows: a block sees only the keys that it may attend to, so about half of the square is never computed and the
+//! memory for scores is bounded. Both families use it.
+
+use burn::tensor::activation::softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor, TensorData};
+
+/// Scores held at once, in elements (64 MB of f32); softmax holds a second copy for a moment.
+const MAX_SCORES: usize = 16 << 20;
+
+/// Query rows of a block. Fewer rows waste less above the diagonal, more rows make larger products; at 128 a sequence
+/// of 512 computes 62 % of the square and one of 2048 53 %.
+const BLOCK_ROWS: usize = 128;
+
+/// Added to the score of a key that may not be seen; its exponential is exactly zero beside any seen one.
+const HIDDEN: f32 = -1e30;
+
+/// How an attention is cut up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Blocks {
+    /// Sequences at a time.
+    sequences: usize,
+    /// Query rows at a time.
+    rows: usize,
+}
+
+impl Blocks {
+    /// The largest blocks whose scores stay below `max_scores`.
+    fn new(sequences: usize, heads: usize, tokens: usize, keys: usize, max_scores: usize) -> Self {
+        let rows = tokens.min(BLOCK_ROWS);
+        let together = (max_scores / (heads * rows * keys).max(1)).clamp(1, sequences.max(1));
+        let rows = (max_scores / (together * heads * keys).max(1)).clamp(1, rows.max(1));
+        Self {
+            sequences: together,
+            rows,
+        }
+    }
+}
+
+/// `softmax(q kᵀ + mask) v` for the last `tokens` positions of a sequence of `keys` positions.
+///
+/// `q` is `[batch, heads, tokens, dim]`, already scaled; `k` and `v` are `[batch, kv_heads, keys, dim]` and end at the
+/// same position as `q`. Query head `h` uses key head `h / (heads / kv_heads)` (`repeat_kv`). A token sees itself and
+/// what is before it, at most `window` positions in all. Gives `[batch, tokens, heads · dim]`.
+pub(crate) fn causal_attention<B: Backend>(
+    q: Tensor<B, 4>,
+    k: Tensor<B, 4>,
+    v: Tensor<B, 4>,
+    window: Option<usize>,
+) -> Tensor<B, 3> {
+    attention_in_blocks(q, k, v, window, MAX_SCORES)
+}
+
+fn attention_in_blocks<B: Backend>(
+    q: Tensor<B, 4>,
+    k: Tensor<B, 4>,
+    v: Tensor<B, 4>,
+    window: Option<usize>,
+    max_scores: usize,
+) -> Tensor<B, 3> {
+    let [batch, heads, tokens, dim] = q.dims();
+    let keys = k.dims()[2];
+    let blocks = Blocks::new(batch, heads, tokens, keys, max_scores);
+    let band = Band::new(blocks.rows, keys, window, &q.device());
+    let mut outputs = Vec::with_capacity(batch.div_ceil(blocks.sequences));
+    for start in (0..batch).step_by(blocks.sequences) {
+        let these = start..(start + blocks.sequences).min(batch);
+        let part = |x: &Tensor<B, 4>| x.clone().slice_dim(0, these.clone());
+        let (q, k, v) = (part(&q), part(&k), part(&v));
+        let rows = (0..tokens).step_by(blocks.rows).map(|first| {
+            let rows = first..(first + blocks.rows).min(tokens);
+            band.block(&q, &k, &v, rows)
+        });
+        outputs.push(Tensor::cat(rows.collect(), 2));
+    }
+    Tensor::cat(outputs, 0)
+        .swap_dims(1, 2)
+        .reshape([batch, tokens, heads * dim])
+}
+
+/// Which keys a block of rows sees. It depends only on the distance between row and key, so one table serves all
+/// blocks: column `c` of row `i` stands for the key at distance `i + keys - c` before the row.
+struct Band<B: Backend> {
+    window: Option<usize>,
+    keys: usize,
+    /// 0 or [`HIDDEN`], shape `[rows, keys + rows]`; absent where a block is one row, which sees all it is given.
+    table: Option<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Band<B> {
+    fn new(rows: usize, keys: usize, window: Option<usize>, device: &B::Device) -> Self {
+        let table = (rows > 1).then(|| {
+            let mut values = vec![HIDDEN; rows * (keys + rows)];
+            for (i, row) in values.chunks_exact_mut(keys + rows).enumerate() {
+                let end = keys + i + 1;
+                let start = window.map_or(0, |window| end.saturating_sub(window));
+                row[start..end].fill(0.0);
+            }
+            Tensor::from_data(TensorData::new(values, [rows, keys + rows]), (device, DType::F32))
+        });
+        Self { window, keys, table }
+    }
+
+    /// Attention of query rows `rows`; `q` is `[batch, heads, tokens, dim]`, the result `[batch, heads, rows, dim]`.
+    fn block(
+        &self,
+        q: &Tensor<B, 4>,
+        k: &Tensor<B, 4>,
+        v: &Tensor<B, 4>,
+        rows: std::ops::Range<usize>,
+    ) -> Tensor<B, 4> {
+        let [batch, heads, tokens, dim] = q.dims();
+        let groups = k.dims()[1];
+        let together = heads / groups;
+        let count = rows.len();
+        // Position of the block's first row, and the keys that any of its rows sees.
+        let position = self.keys - tokens + rows.start;
+        let last = position + count;
+        let first = self
+            .window
+            .map_or(0, |window| (position + 1).saturating_sub(window));
+        let seen = last - first;
+
+        // The query heads that share a key head are stacked into one product.
+        let q = q
+            .clone()
+            .slice_dim(2, rows)
+            .reshape([batch, groups, together * count, dim]);
+        let k = k.clone().slice_dim(2, first..last).swap_dims(2, 3);
+        let v = v.clone().slice_dim(2, first..last);
+        let mut scores = q.matmul(k).reshape([batch * heads, count * seen]);
+        if let Some(table) = &self.table {
+            let shift = self.keys - position;
+            let mask = table
+                .clone()
+                .slice([0..count, first + shift..last + shift])
+                .reshape([1, count * seen]);
+            scores = scores + mask;
+        }
+        let shares = softmax(scores.reshape([batch * heads, count, seen]), 2);
+        shares
+            .reshape([batch, groups, together * count, seen])
+            .matmul(v)
+            .reshape([batch, heads, count, dim])
+    }
+}

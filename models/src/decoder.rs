@@ -1,0 +1,216 @@
+//! A model whose tensors are found by name in a source and loaded part by part: embedding, one layer, head. At no time
+//! does this module hold more than the caller asked for.
+
+use crate::config::ModelConfig;
+use crate::embedding::{self, Embedding};
+use crate::error::ModelError;
+use crate::head::{self, Head};
+use crate::layer::Layer;
+use crate::llama::{self, LlamaLayer};
+use crate::opt::{self, OptLayer};
+use crate::parts::{Loader, NamedShape};
+use crate::rope::Rope;
+use crate::source::TensorSource;
+use burn::tensor::backend::Backend;
+use std::sync::{Arc, OnceLock};
+
+/// Name of the head's weight in every family.
+const HEAD: &str = "lm_head.weight";
+
+/// Names and shapes of a model, resolved against a checkpoint.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    config: ModelConfig,
+    /// What stands before `layers.0`: `model.decoder.`, `model.` and so on.
+    prefix: String,
+    /// Full name of the token embedding.
+    embedding: String,
+    /// Full name of the head's weight.
+    head: String,
+    /// The rotation that all layers share, made for the first one that asks.
+    rope: OnceLock<Arc<Rope>>,
+}
+
+impl Decoder {
+    /// Finds out how `source` names the model's tensors.
+    ///
+    /// A tied head is the token embedding, and either may stand for the other where the checkpoint has only one of
+    /// them. Where it has both, both are used: that is what transformers does where they differ.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownLayout`] when no known naming fits.
+    pub fn new(config: ModelConfig, source: &dyn TensorSource) -> Result<Self, ModelError> {
+        let prefixes: &[&str] = match config {
+            ModelConfig::Opt(_) => &["model.decoder.", "decoder.", ""],
+            ModelConfig::Llama(_) => &["model.", ""],
+        };
+        let embedding = |prefix: &str| format!("{prefix}embed_tokens.weight");
+        let first_norm = |prefix: &str| match config {
+            ModelConfig::Opt(_) => format!("{prefix}layers.0.self_attn.q_proj.weight"),
+            ModelConfig::Llama(_) => format!("{prefix}layers.0.input_layernorm.weight"),
+        };
+        let prefix = prefixes
+            .iter()
+            .find(|prefix| source.contains(&first_norm(prefix)))
+            .ok_or_else(|| ModelError::UnknownLayout {
+                family: config.family().name(),
+                tried: prefixes.iter().map(|prefix| first_norm(prefix)).collect(),
+            })?;
+        let table = embedding(prefix);
+        let (has_table, has_head) = (source.contains(&table), source.contains(HEAD));
+        let (embedding, head) = match (config.tied_head(), has_table, has_head) {
+            (true, true, false) => (table.clone(), table),
+            (true, false, true) => (HEAD.to_owned(), HEAD.to_owned()),
+            _ => (table, HEAD.to_owned()),
+        };
+        Ok(Self {
+            prefix: (*prefix).to_owned(),
+            embedding,
+            head,
+            rope: OnceLock::new(),
+            config,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What stands before the names of a layer's tensors, such as `model.layers.3.`.
+    pub fn layer_prefix(&self, layer: usize) -> String {
+        format!("{}layers.{layer}.", self.prefix)
+    }
+
+    /// Full name of an operator, such as `model.layers.3.self_attn.q_proj`; its weight is that name with `.weight`.
+    pub fn operator_name(&self, layer: usize, operator: &str) -> String {
+        format!("{}{operator}", self.layer_prefix(layer))
+    }
+
+    /// Name and shape of every tensor that the decoder needs: embedding, layers in order, head. A tensor that serves
+    /// as embedding and head is listed once.
+    pub fn tensors(&self) -> Vec<NamedShape> {
+        let mut tensors = self.embedding_tensors();
+        for layer in 0..self.config.num_layers() {
+            tensors.extend(self.layer_tensors(layer));
+        }
+        let head = self.head_tensors();
+        tensors.extend(head.into_iter().filter(|(name, _)| *name != self.embedding));
+        tensors
+    }
+
+    /// Name and shape of the tensors of one layer.
+    pub fn layer_tensors(&self, layer: usize) -> Vec<NamedShape> {
+        let tensors = match &self.config {
+            ModelConfig::Opt(config) => opt::layer_tensors(config),
+            ModelConfig::Llama(config) => llama::layer_tensors(config),
+        };
+        with_prefix(&self.layer_prefix(layer), tensors)
+    }
+
+    /// Name and shape of the tensors of the embedding.
+    pub fn embedding_tensors(&self) -> Vec<NamedShape> {
+        let (rows, columns) = self.table_shape();
+        let mut tensors = vec![(self.embedding.clone(), vec![rows, columns])];
+        if let ModelConfig::Opt(config) = &self.config {
+            tensors.extend(with_prefix(&self.prefix, embedding::position_tensors(config)));
+        }
+        tensors
+    }
+
+    /// Name and shape of the tensors of the head, the norm before it included.
+    pub fn head_tensors(&self) -> Vec<NamedShape> {
+        let (rows, columns) = self.table_shape();
+        let mut tensors = with_prefix(&self.prefix, head::norm_tensors(&self.config));
+        tensors.push((self.head.clone(), vec![rows, columns]));
+        tensors
+    }
+
+    /// Shape of the token embedding and of the head's weight.
+    fn table_shape(&self) -> (usize, usize) {
+        let columns = match &self.config {
+            ModelConfig::Opt(config) => config.embedding_size,
+            ModelConfig::Llama(config) => config.hidden_size,
+        };
+        (self.config.vocab_size(), columns)
+    }
+
+    /// Loads the embedding.
+    ///
+    /// # Errors
+    /// [`ModelError::Source`] when a tensor cannot be had.
+    pub fn embedding<B: Backend>(
+        &self,
+        source: &dyn TensorSource,
+        device: &B::Device,
+    ) -> Result<Embedding<B>, ModelError> {
+        let (rows, columns) = self.table_shape();
+        let table = source
+            .load(&self.embedding, &[rows, columns])
+            .map_err(ModelError::Source)?;
+        let loader = Loader {
+            source,
+            device,
+            prefix: self.prefix.clone(),
+        };
+        Embedding::load(&self.config, table, &loader)
+    }
+
+    /// Loads one decoder layer, counted from 0.
+    ///
+    /// # Errors
+    /// [`ModelError::NoSuchLayer`], and [`ModelError::Source`] when a tensor cannot be had.
+    pub fn layer<B: Backend>(
+        &self,
+        layer: usize,
+        source: &dyn TensorSource,
+        device: &B::Device,
+    ) -> Result<Layer<B>, ModelError> {
+        let layers = self.config.num_layers();
+        if layer >= layers {
+            return Err(ModelError::NoSuchLayer { layer, layers });
+        }
+        let loader = Loader {
+            source,
+            device,
+            prefix: self.layer_prefix(layer),
+        };
+        match &self.config {
+            ModelConfig::Opt(config) => OptLayer::load(config, &loader).map(Layer::Opt),
+            ModelConfig::Llama(config) => {
+                let rope = self.rope.get_or_init(|| Arc::new(Rope::new(config.rope.clone())));
+                LlamaLayer::load(config, layer, rope, &loader).map(Layer::Llama)
+            }
+        }
+    }
+
+    /// Loads the norm before the head and the head.
+    ///
+    /// # Errors
+    /// [`ModelError::Source`] when a tensor cannot be had.
+    pub fn head<B: Backend>(
+        &self,
+        source: &dyn TensorSource,
+        device: &B::Device,
+    ) -> Result<Head<B>, ModelError> {
+        let (rows, columns) = self.table_shape();
+        let whole = Loader::<B> {
+            source,
+            device,
+            prefix: String::new(),
+        };
+        let weight = whole.tensor(&self.head, [rows, columns])?;
+        let loader = Loader {
+            prefix: self.prefix.clone(),
+            ..whole
+        };
+        Head::load(&self.config, weight, &loader)
+    }
+}
+
+fn with_prefix(prefix: &str, tensors: Vec<NamedShape>) -> Vec<NamedShape> {
+    tensors
+        .into_iter()
+        .map(|(name, shape)| (format!("{prefix}{name}"), shape))
+        .collect()
+}

@@ -1,0 +1,145 @@
+//! From the last layer's output to logits or to the negative log likelihood of given tokens, the latter without ever
+//! holding the logits of more than a few tokens.
+
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::opt;
+use crate::parts::{LayerNorm, Loader, NamedShape, RmsNorm, apply_linear, linear_tensors};
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::activation::softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
+
+/// Logits held at once by [`Head::token_nll`], in elements (128 MB of f32).
+const MAX_LOGITS: usize = 32 << 20;
+
+/// The norm before the head, OPT's projection, and the head.
+#[derive(Module, Debug)]
+pub struct Head<B: Backend> {
+    /// LLaMA and its relatives.
+    rms_norm: Option<RmsNorm<B>>,
+    /// OPT, unless it has none.
+    layer_norm: Option<LayerNorm<B>>,
+    /// OPT where the token table is narrower than the residual stream.
+    project_out: Option<Linear<B>>,
+    /// Shape `[vocab, columns]`.
+    weight: Tensor<B, 2>,
+}
+
+/// Names, without prefix, and shapes of what comes before the head's weight.
+pub(crate) fn norm_tensors(config: &ModelConfig) -> Vec<NamedShape> {
+    match config {
+        ModelConfig::Llama(config) => vec![("norm.weight".to_owned(), vec![config.hidden_size])],
+        ModelConfig::Opt(config) => {
+            let mut tensors = Vec::new();
+            if config.final_norm {
+                tensors.extend(opt::norm_tensors(config, "final_layer_norm"));
+            }
+            if config.embedding_size != config.hidden_size {
+                let shape = [config.embedding_size, config.hidden_size];
+                linear_tensors(&mut tensors, "project_out", shape, false);
+            }
+            tensors
+        }
+    }
+}
+
+impl<B: Backend> Head<B> {
+    /// `weight` is `[vocab, columns]`.
+    pub(crate) fn load(
+        config: &ModelConfig,
+        weight: Tensor<B, 2>,
+        loader: &Loader<'_, B>,
+    ) -> Result<Self, ModelError> {
+        let mut head = Self {
+            rms_norm: None,
+            layer_norm: None,
+            project_out: None,
+            weight,
+        };
+        match config {
+            ModelConfig::Llama(config) => {
+                let (hidden, epsilon) = (config.hidden_size, config.norm_epsilon);
+                head.rms_norm = Some(loader.rms_norm("norm", hidden, epsilon)?);
+            }
+            ModelConfig::Opt(config) => {
+                let (hidden, columns) = (config.hidden_size, config.embedding_size);
+                if config.final_norm {
+                    let norm = loader.layer_norm("final_layer_norm", hidden, config.norm_affine)?;
+                    head.layer_norm = Some(norm);
+                }
+                if columns != hidden {
+                    head.project_out = Some(loader.linear("project_out", [columns, hidden], false)?);
+                }
+            }
+        }
+        Ok(head)
+    }
+
+    /// What the head's weight is applied to: `[batch, tokens, hidden]` to `[batch, tokens, columns]`.
+    fn before_weight(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        let hidden = match (&self.rms_norm, &self.layer_norm) {
+            (Some(norm), _) => norm.forward(hidden),
+            (None, Some(norm)) => norm.forward(hidden),
+            (None, None) => hidden,
+        };
+        match &self.project_out {
+            Some(project_out) => apply_linear(project_out, hidden),
+            None => hidden,
+        }
+    }
+
+    /// Logits `[batch, tokens, vocab]` of the last layer's output `[batch, tokens, hidden]`.
+    pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [batch, tokens, _] = hidden.dims();
+        let [vocab, columns] = self.weight.dims();
+        self.before_weight(hidden)
+            .reshape([batch * tokens, columns])
+            .matmul(self.weight.clone().transpose())
+            .reshape([batch, tokens, vocab])
+    }
+
+    /// Negative log likelihood, in nats, of `targets` `[batch, tokens]`, where target `t` is what should follow token
+    /// `t` of `hidden` `[batch, tokens, hidden]`. The result has the shape of `targets`.
+    ///
+    /// Targets must be below the vocabulary's size.
+    pub fn token_nll(&self, hidden: Tensor<B, 3>, targets: Tensor<B, 2, Int>) -> Tensor<B, 2> {
+        self.nll_in_chunks(hidden, targets, MAX_LOGITS)
+    }
+
+    fn nll_in_chunks(
+        &self,
+        hidden: Tensor<B, 3>,
+        targets: Tensor<B, 2, Int>,
+        max_logits: usize,
+    ) -> Tensor<B, 2> {
+        let [batch, tokens, _] = hidden.dims();
+        let [vocab, columns] = self.weight.dims();
+        let rows = batch * tokens;
+        let x = self.before_weight(hidden).reshape([rows, columns]);
+        let targets = targets.reshape([rows, 1]);
+        let chunk = (max_logits / vocab).max(1);
+        let parts = (0..rows).step_by(chunk).map(|start| {
+            let these = start..(start + chunk).min(rows);
+            let logits = x
+                .clone()
+                .slice_dim(0, these.clone())
+                .matmul(self.weight.clone().transpose());
+            nll(logits, targets.clone().slice_dim(0, these))
+        });
+        Tensor::cat(parts.collect(), 0).reshape([batch, tokens])
+    }
+}
+
+/// `ln Σ exp(l) - l[target]` of each row, `[rows, 1]`, from logits `[rows, vocab]` and targets `[rows, 1]`.
+///
+/// The largest probability is `exp(max - ln Σ exp)`, so `ln Σ exp` is `max - ln(max probability)`; it is at least
+/// `1 / vocab` and its logarithm loses nothing. Softmax is the one exponential that all backends have a fast kernel
+/// for.
+fn nll<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 2, Int>) -> Tensor<B, 2> {
+    let target = logits.clone().gather(1, targets);
+    let largest = logits.clone().max_dim(1);
+    let probability = softmax(logits, 1).max_dim(1);
+    largest - probability.log() - target
+}

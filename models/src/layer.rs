@@ -1,0 +1,148 @@
+//! A decoder layer of any family, evaluated whole or in stages, so that a caller can look at an operator's input, and
+//! replace operators, between the stages.
+
+use crate::error::ModelError;
+use crate::llama::LlamaLayer;
+use crate::opt::OptLayer;
+use crate::parts::KvCache;
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// A decoder layer. Cloning shares the weights.
+#[derive(Module, Debug)]
+pub enum Layer<B: Backend> {
+    /// OPT.
+    Opt(OptLayer<B>),
+    /// LLaMA and its relatives.
+    Llama(LlamaLayer<B>),
+}
+
+/// A layer's evaluation between two operator groups.
+#[derive(Clone, Debug)]
+pub struct LayerState<B: Backend> {
+    /// The input of the next group's operators, `[batch, tokens, in_features]`; after the last group the layer's
+    /// output, `[batch, tokens, hidden]`.
+    pub input: Tensor<B, 3>,
+    /// What the next residual sum adds, `[batch, tokens, hidden]`; nothing after the last group.
+    residual: Option<Tensor<B, 3>>,
+}
+
+impl<B: Backend> LayerState<B> {
+    pub(crate) fn new(input: Tensor<B, 3>, residual: Tensor<B, 3>) -> Self {
+        Self {
+            input,
+            residual: Some(residual),
+        }
+    }
+
+    pub(crate) fn last(output: Tensor<B, 3>) -> Self {
+        Self {
+            input: output,
+            residual: None,
+        }
+    }
+
+    /// Changes the input and carries the residual on.
+    pub(crate) fn map(self, f: impl FnOnce(Tensor<B, 3>) -> Tensor<B, 3>) -> Self {
+        Self {
+            input: f(self.input),
+            residual: self.residual,
+        }
+    }
+
+    /// `f(input) + residual`, `[batch, tokens, hidden]`.
+    pub(crate) fn add_residual(self, f: impl FnOnce(Tensor<B, 3>) -> Tensor<B, 3>) -> Tensor<B, 3> {
+        let sum = f(self.input);
+        match self.residual {
+            Some(residual) => sum + residual,
+            None => sum,
+        }
+    }
+}
+
+impl<B: Backend> Layer<B> {
+    /// Operator groups of a layer, in every family.
+    pub const GROUPS: usize = 4;
+
+    /// The input of the first group's operators, from the layer's input `[batch, tokens, hidden]`.
+    ///
+    /// The sequences start at position 0 and have no padding.
+    pub fn begin(&self, hidden: Tensor<B, 3>) -> LayerState<B> {
+        match self {
+            Self::Opt(layer) => layer.begin(hidden),
+            Self::Llama(layer) => layer.begin(hidden),
+        }
+    }
+
+    /// Applies operator group `group` to the state's input, and what follows it up to the next group.
+    ///
+    /// The state must come from [`Self::begin`] or from `advance` over the group before; the operators may have
+    /// changed in between, and so may `state.input`.
+    ///
+    /// # Panics
+    /// When `group` is not below [`Self::GROUPS`].
+    pub fn advance(&self, state: LayerState<B>, group: usize) -> LayerState<B> {
+        self.step(state, group, None)
+    }
+
+    fn step(&self, state: LayerState<B>, group: usize, cache: Option<&mut KvCache<B>>) -> LayerState<B> {
+        assert!(group < Self::GROUPS, "no operator group {group} in a layer");
+        match self {
+            Self::Opt(layer) => layer.advance(state, group, cache),
+            Self::Llama(layer) => layer.advance(state, group, cache),
+        }
+    }
+
+    /// The whole layer: `[batch, tokens, hidden]` to the same shape.
+    pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        (0..Self::GROUPS)
+            .fold(self.begin(hidden), |state, group| self.advance(state, group))
+            .input
+    }
+
+    /// The whole layer on the tokens that follow those in `cache`, which takes them up: `[batch, new, hidden]` to the
+    /// same shape. The embedding must have been told the same first position.
+    pub fn forward_cached(&self, hidden: Tensor<B, 3>, cache: &mut KvCache<B>) -> Tensor<B, 3> {
+        (0..Self::GROUPS)
+            .fold(self.begin(hidden), |state, group| {
+                self.step(state, group, Some(cache))
+            })
+            .input
+    }
+
+    /// The weight `[out, in]` of an operator such as `self_attn.q_proj`, if the layer has it.
+    pub fn weight(&self, operator: &str) -> Option<Tensor<B, 2>> {
+        let linear = match self {
+            Self::Opt(layer) => layer.linear(operator),
+            Self::Llama(layer) => layer.linear(operator),
+        };
+        linear.map(|linear| linear.weight.val().transpose())
+    }
+
+    /// Replaces the weight `[out, in]` of an operator.
+    ///
+    /// # Errors
+    /// [`ModelError::NoSuchOperator`] and [`ModelError::WeightShape`].
+    pub fn set_weight(&mut self, operator: &str, weight: Tensor<B, 2>) -> Result<(), ModelError> {
+        let linear = match self {
+            Self::Opt(layer) => layer.linear_mut(operator),
+            Self::Llama(layer) => layer.linear_mut(operator),
+        };
+        let Some(linear) = linear else {
+            return Err(ModelError::NoSuchOperator {
+                operator: operator.to_owned(),
+            });
+        };
+        let [inputs, outputs] = linear.weight.val().dims();
+        if weight.dims() != [outputs, inputs] {
+            return Err(ModelError::WeightShape {
+                operator: operator.to_owned(),
+                expected: [outputs, inputs],
+                found: weight.dims(),
+            });
+        }
+        linear.weight = linear.weight.clone().map(|_| weight.transpose());
+        Ok(())
+    }
+}

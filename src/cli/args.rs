@@ -1,0 +1,318 @@
+//! What may be typed. Values are checked here for their form only; their meaning is checked where they are used.
+
+use crate::config::{LambdaSearch, Method, Propagation, WarmStart};
+use crate::pattern::Pattern;
+use clap::builder::PossibleValue;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fista_pruner_backends::DeviceSpec;
+use std::path::PathBuf;
+
+/// Prunes trained language models layer by layer: a Hugging Face checkpoint in, a sparse one out.
+#[derive(Debug, Parser)]
+#[command(name = "fista-pruner", version, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The device to compute on: flex, ndarray, cuda[:N], rocm[:N], wgpu[:N], vulkan[:N], metal. Default: the first
+    /// that this program was built with and that can be opened, GPUs first.
+    #[arg(long, global = true, value_name = "NAME", value_parser = parse_device)]
+    pub(crate) device: Option<DeviceSpec>,
+    /// Print the result for people, or as one JSON document.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Say more on stderr; twice says even more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// No progress and no warnings on stderr.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Prune a checkpoint.
+    Prune(Box<PruneArgs>),
+    /// Measure a checkpoint's perplexity.
+    Eval(EvalArgs),
+    /// Show the sparsity of every linear operator, without running the model.
+    Inspect(InspectArgs),
+    /// Continue a prompt.
+    Generate(GenerateArgs),
+    /// Prune one matrix from saved statistics.
+    Solve(SolveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Folder of the dense checkpoint (config.json, weights, tokenizer.json). Default: the built-in demo model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Folder to write the pruned checkpoint to.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) solver: SolverArgs,
+    /// Where inputs and targets come from: `intra` (dense layer input, corrected within the layer, dense target: the
+    /// paper's), `none` (no correction), `full` (corrected within and between layers, dense target), `sequential`
+    /// (pruned layer input, uncorrected, current target: what SparseGPT and Wanda do). Or the three switches
+    /// themselves: `input=dense|pruned,within=corrected|uncorrected,target=dense|current`.
+    #[arg(long, default_value = "intra", value_name = "WHAT", value_parser = parse_propagation)]
+    pub(crate) propagate: Propagation,
+    /// Calibration data: text, `.jsonl`, either with `.gz`, or token ids in `.safetensors`; several files are read as
+    /// one. `demo` is the built-in text. Default with the demo model: `demo`.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) calibration: Vec<String>,
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+    /// Number of calibration windows. Paper: 128.
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub(crate) samples: usize,
+    /// Tokens of a calibration window. Default: the model's longest sequence, at most 2048.
+    #[arg(long, value_name = "N")]
+    pub(crate) seq_len: Option<usize>,
+    /// Seed of the calibration windows.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Prune only operators whose full name matches.
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) targets: Option<regex::Regex>,
+    /// Leave operators dense whose full name matches.
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) ignore: Option<regex::Regex>,
+    /// Also write every operator's weight and statistics into this folder, one file a layer, for `solve`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) save_statistics: Option<PathBuf>,
+    /// Replace the output folder if it exists.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Show the plan (operators, shapes, memory) and stop.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How text files are cut into documents.
+#[derive(Debug, Args)]
+pub(crate) struct TextArgs {
+    /// Read the calibration text as one stream, instead of one document a line or a paragraph.
+    #[arg(long)]
+    pub(crate) join: bool,
+    /// Field of a JSON line that holds the text.
+    #[arg(long, default_value = "text", value_name = "NAME")]
+    pub(crate) text_field: String,
+}
+
+/// Settings of the solver, shared by `prune` and `solve`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SolverArgs {
+    /// The zeros: a fraction (0.5), a percentage (50%), or n:m (2:4 keeps 2 of each 4 inputs).
+    #[arg(long, default_value = "0.5", value_name = "PATTERN", value_parser = str::parse::<Pattern>)]
+    pub(crate) sparsity: Pattern,
+    /// A set of settings; single settings below override it. `paper`: arXiv 2408.03728, Sec. 4.1.
+    #[arg(long, value_enum, default_value_t = Preset::Paper)]
+    pub(crate) preset: Preset,
+    /// How an operator's weights are chosen. Default: fista.
+    #[arg(long)]
+    pub(crate) method: Option<Method>,
+    /// Where fista starts. Default: sparsegpt for OPT, wanda for LLaMA and its kin, as in the paper.
+    #[arg(long)]
+    pub(crate) warm_start: Option<WarmStart>,
+    /// K: FISTA iterations a round. Paper: 20.
+    #[arg(long, value_name = "K", help_heading = "Solver settings")]
+    pub(crate) iterations: Option<usize>,
+    /// T: rounds without improvement before fista stops. Paper: 3.
+    #[arg(long, value_name = "T", help_heading = "Solver settings")]
+    pub(crate) patience: Option<usize>,
+    /// ξ: share of the rounding error above which λ rises. Paper: 0.3.
+    #[arg(long, value_name = "X", help_heading = "Solver settings")]
+    pub(crate) xi: Option<f64>,
+    /// ε: relative gain below which fista stops. Paper: 1e-6 for OPT, 1e-3 for LLaMA.
+    #[arg(long, value_name = "E", help_heading = "Solver settings")]
+    pub(crate) epsilon: Option<f64>,
+    /// λ₀: first weight of the ℓ1 term, for statistics per token. Paper: 1e-5.
+    #[arg(long, value_name = "L", help_heading = "Solver settings")]
+    pub(crate) lambda: Option<f64>,
+    /// M: upper end of the search for λ. Paper: 1e6.
+    #[arg(long, value_name = "M", help_heading = "Solver settings")]
+    pub(crate) lambda_max: Option<f64>,
+    /// How λ moves: `expand` grows it tenfold until an upper end is known, `bisect` takes midpoints of [0, M] from the
+    /// start, as the paper prints it. Default: expand.
+    #[arg(long, help_heading = "Solver settings")]
+    pub(crate) lambda_search: Option<LambdaSearch>,
+    /// FISTA stops below this norm of a step. Paper: 1e-6.
+    #[arg(long, value_name = "T", help_heading = "Solver settings")]
+    pub(crate) tolerance: Option<f64>,
+    /// SparseGPT's damping, relative to the mean diagonal of the Gram matrix. Official code: 0.01.
+    #[arg(long, value_name = "D", help_heading = "Solver settings")]
+    pub(crate) damping: Option<f64>,
+    /// SparseGPT's block of columns. Official code: 128.
+    #[arg(long, value_name = "N", help_heading = "Solver settings")]
+    pub(crate) block: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preset {
+    Paper,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// Folder of the checkpoint. Default: the built-in demo model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Evaluation data: a text file, `.jsonl`, either with `.gz`, or token ids in `.safetensors`. Default: `demo`, the
+    /// built-in text.
+    #[arg(long, default_value = "demo", value_name = "FILE")]
+    pub(crate) data: String,
+    /// Field of a JSON line that holds the text.
+    #[arg(long, default_value = "text", value_name = "NAME")]
+    pub(crate) text_field: String,
+    /// Tokens of a window. Default: the model's longest sequence, at most 2048.
+    #[arg(long, value_name = "N")]
+    pub(crate) seq_len: Option<usize>,
+    /// Evaluate only the first windows.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_windows: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Folder of the checkpoint. Default: the built-in demo model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Folder of the checkpoint. Default: the built-in demo model.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// The text to continue.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: String,
+    /// Most tokens to add.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) max_new_tokens: usize,
+    /// Divides the logits; 0 always takes the most likely token.
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    pub(crate) temperature: f64,
+    /// Draw from the N most likely tokens only; 0 means all.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) top_k: usize,
+    /// Draw from the most likely tokens that together reach this probability.
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub(crate) top_p: f64,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SolveArgs {
+    /// File with NAME.weight [out, in], NAME.gram [in, in] (X* X*ᵀ) and, if inputs differ, NAME.cross (X X*ᵀ) and
+    /// NAME.dense_gram (X Xᵀ).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) statistics: PathBuf,
+    /// The operator's NAME in the file.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) operator: String,
+    /// Write the pruned weight to this safetensors file, as NAME.weight.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) solver: SolverArgs,
+}
+
+fn parse_device(text: &str) -> Result<DeviceSpec, String> {
+    text.parse()
+        .map_err(|e: fista_pruner_backends::DeviceError| e.to_string())
+}
+
+fn parse_propagation(text: &str) -> Result<Propagation, String> {
+    use crate::config::LayerInput::{Dense, Pruned};
+    if let Some((_, named)) = Propagation::NAMED.iter().find(|(name, _)| *name == text) {
+        return Ok(*named);
+    }
+    let mut propagation = Propagation::INTRA;
+    for switch in text.split(',') {
+        match switch.trim() {
+            "input=dense" => propagation.layer_input = Dense,
+            "input=pruned" => propagation.layer_input = Pruned,
+            "within=corrected" => propagation.corrected = true,
+            "within=uncorrected" => propagation.corrected = false,
+            "target=dense" => propagation.dense_target = true,
+            "target=current" => propagation.dense_target = false,
+            other => {
+                return Err(format!(
+                    "`{other}` is neither intra, none, full, sequential nor a switch"
+                ));
+            }
+        }
+    }
+    Ok(propagation)
+}
+
+/// Names of a closed set of values, from the table that the value's own module keeps.
+macro_rules! named_values {
+    ($kind:ty) => {
+        impl ValueEnum for $kind {
+            fn value_variants<'a>() -> &'a [Self] {
+                const VARIANTS: [$kind; <$kind>::ALL.len()] = {
+                    let mut variants = [<$kind>::ALL[0].1; <$kind>::ALL.len()];
+                    let mut i = 0;
+                    while i < variants.len() {
+                        variants[i] = <$kind>::ALL[i].1;
+                        i += 1;
+                    }
+                    variants
+                };
+                &VARIANTS
+            }
+
+            fn to_possible_value(&self) -> Option<PossibleValue> {
+                Self::ALL
+                    .iter()
+                    .find(|(_, v)| v == self)
+                    .map(|(name, _)| PossibleValue::new(*name))
+            }
+        }
+    };
+}
+
+named_values!(Method);
+named_values!(WarmStart);
+named_values!(LambdaSearch);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn propagation_by_name_and_by_switches() {
+        for (name, propagation) in Propagation::NAMED {
+            assert_eq!(parse_propagation(name), Ok(propagation));
+        }
+        assert_eq!(
+            parse_propagation("input=pruned,within=uncorrected,target=current"),
+            Ok(Propagation::SEQUENTIAL)
+        );
+        assert!(parse_propagation("input=sparse").is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! The token windows of a run: from named files, or from the built-in text.
+
+use super::args::TextArgs;
+use super::model::Chosen;
+use crate::calibration::{
+    TextLayout, TextOptions, TokenWindows, draw_windows, evaluation_windows, is_token_file, read_documents,
+    read_text, token_windows,
+};
+use crate::demo;
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+use std::path::{Path, PathBuf};
+
+/// The name of the built-in text.
+pub(crate) const DEMO: &str = "demo";
+
+/// How many calibration windows of which length, drawn how.
+pub(crate) struct Draw {
+    pub(crate) samples: usize,
+    pub(crate) seq_len: Option<usize>,
+    pub(crate) seed: u64,
+}
+
+/// Windows to calibrate with.
+///
+/// # Errors
+/// When no data is named for a model that is not the demo, or the data cannot be used.
+pub(crate) fn calibration(
+    chosen: &Chosen,
+    names: &[String],
+    text: &TextArgs,
+    draw: &Draw,
+) -> Result<TokenWindows> {
+    let config = chosen.model.decoder.config();
+    if let [file] = names
+        && is_token_file(Path::new(file))
+    {
+        return checked(chosen, token_windows(Path::new(file), config.vocab_size())?);
+    }
+    let documents = match names {
+        [] if !chosen.is_demo => {
+            return Err(Error::Setting {
+                setting: "--calibration",
+                reason: "a model needs text to be calibrated on: name one or more files, or `demo`".into(),
+            });
+        }
+        [] => demo::calibration_documents()?,
+        [name] if name == DEMO => demo::calibration_documents()?,
+        files => {
+            let files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
+            let layout = if text.join {
+                TextLayout::Joined
+            } else {
+                TextLayout::Auto
+            };
+            read_documents(
+                &files,
+                &TextOptions {
+                    layout,
+                    field: text.text_field.clone(),
+                },
+            )?
+        }
+    };
+    let tokenizer = tokenizer(chosen)?;
+    let seq_len = chosen.model.seq_len(draw.seq_len)?;
+    draw_windows(&tokenizer, &documents, draw.samples, seq_len, draw.seed)
+}
+
+/// Windows to evaluate on.
+///
+/// # Errors
+/// When the data cannot be used.
+pub(crate) fn evaluation(
+    chosen: &Chosen,
+    name: &str,
+    text_field: &str,
+    (seq_len, max_windows): (Option<usize>, Option<usize>),
+) -> Result<TokenWindows> {
+    let path = Path::new(name);
+    if is_token_file(path) {
+        let mut windows = token_windows(path, chosen.model.decoder.config().vocab_size())?;
+        windows.ids.truncate(max_windows.unwrap_or(usize::MAX).max(1));
+        return checked(chosen, windows);
+    }
+    let text = if name == DEMO {
+        demo::evaluation_text()
+    } else {
+        read_text(
+            path,
+            &TextOptions {
+                field: text_field.to_owned(),
+                ..TextOptions::default()
+            },
+        )?
+    };
+    let tokenizer = tokenizer(chosen)?;
+    evaluation_windows(&tokenizer, &text, chosen.model.seq_len(seq_len)?, max_windows)
+}
+
+fn tokenizer(chosen: &Chosen) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::open(&chosen.dir)?;
+    tokenizer.check_vocabulary(chosen.model.decoder.config().vocab_size())?;
+    Ok(tokenizer)
+}
+
+/// Finished windows must fit the model too.
+fn checked(chosen: &Chosen, windows: TokenWindows) -> Result<TokenWindows> {
+    chosen.model.seq_len(Some(windows.seq_len))?;
+    Ok(windows)
+}

@@ -1,0 +1,127 @@
+//! `generate`: continue a prompt.
+
+use super::args::{Format, GenerateArgs, Global};
+use super::{device, model, show};
+use crate::error::Result;
+use crate::generate::{Generator, Sampling};
+use crate::model::Model;
+use crate::tokenizer::Tokenizer;
+use fista_pruner_backends::{DeviceJob, SolverOps, dispatch};
+use serde::Serialize;
+use std::io::Write;
+use std::time::Instant;
+
+#[derive(Debug, Serialize)]
+struct Outcome {
+    prompt: String,
+    text: String,
+    prompt_tokens: usize,
+    new_tokens: usize,
+    ids: Vec<u32>,
+    seconds: f64,
+}
+
+struct Job<'a> {
+    model: &'a Model,
+    tokenizer: &'a Tokenizer,
+    args: &'a GenerateArgs,
+    end: Vec<u32>,
+    stream: bool,
+}
+
+impl DeviceJob for Job<'_> {
+    type Output = Result<Outcome>;
+
+    fn run<B: SolverOps>(self, device: &B::Device) -> Result<Outcome> {
+        let args = self.args;
+        let generator = Generator::<B>::load(&self.model.checkpoint, &self.model.decoder, device)?;
+        let sampling = Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            seed: args.seed,
+        };
+        let prompt = self.tokenizer.encode(&args.prompt)?;
+        let started = Instant::now();
+        let mut spoken = Spoken {
+            tokenizer: self.tokenizer,
+            ids: Vec::new(),
+            printed: 0,
+            active: self.stream,
+        };
+        spoken.print(&args.prompt);
+        let ids = generator.generate(&prompt, args.max_new_tokens, &self.end, &sampling, |id| {
+            spoken.say(id)
+        })?;
+        Ok(Outcome {
+            prompt: args.prompt.clone(),
+            text: self.tokenizer.decode(&ids)?,
+            prompt_tokens: prompt.len(),
+            new_tokens: ids.len(),
+            ids,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+/// Prints text as it grows. A token may end in the middle of a character, so whole texts are decoded and the new part
+/// is printed once it is complete.
+struct Spoken<'a> {
+    tokenizer: &'a Tokenizer,
+    ids: Vec<u32>,
+    printed: usize,
+    active: bool,
+}
+
+impl Spoken<'_> {
+    fn print(&self, text: &str) {
+        if self.active {
+            print!("{text}");
+            // A closed pipe is noticed by whoever prints the result.
+            let _ = std::io::stdout().flush();
+        }
+    }
+
+    fn say(&mut self, id: u32) {
+        self.ids.push(id);
+        let Ok(text) = self.tokenizer.decode(&self.ids) else {
+            return;
+        };
+        if !text.ends_with(char::REPLACEMENT_CHARACTER)
+            && let Some(new) = text.get(self.printed..)
+        {
+            self.print(new);
+            self.printed = text.len();
+        }
+    }
+}
+
+pub(crate) fn run(args: &GenerateArgs, global: &Global) -> Result<()> {
+    let chosen = model::open(args.model.as_deref())?;
+    let tokenizer = Tokenizer::open(&chosen.dir)?;
+    tokenizer.check_vocabulary(chosen.model.decoder.config().vocab_size())?;
+    let job = Job {
+        model: &chosen.model,
+        tokenizer: &tokenizer,
+        args,
+        end: end_tokens(chosen.model.checkpoint.config_json()),
+        stream: global.format == Format::Text,
+    };
+    let outcome = dispatch(&device::choose(global)?, job)??;
+    match global.format {
+        Format::Json => show::result(global.format, &outcome, |_| String::new()),
+        Format::Text => show::result(global.format, &outcome, |outcome| {
+            format!("\n\n{} tokens in {:.2} s", outcome.new_tokens, outcome.seconds)
+        }),
+    }
+}
+
+/// `eos_token_id` of the configuration: none, one or several.
+fn end_tokens(config: &str) -> Vec<u32> {
+    let config: serde_json::Value = serde_json::from_str(config).unwrap_or_default();
+    let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match &config["eos_token_id"] {
+        serde_json::Value::Array(several) => several.iter().filter_map(id).collect(),
+        one => id(one).into_iter().collect(),
+    }
+}

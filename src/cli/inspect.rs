@@ -1,0 +1,34 @@
+//! `inspect`: zeros and patterns of every linear operator of the decoder layers, read from the files alone.
+
+use super::args::{Global, InspectArgs};
+use super::{model, show};
+use crate::error::Result;
+use crate::inspect::{Inspection, inspect};
+
+pub(crate) fn run(args: &InspectArgs, global: &Global) -> Result<()> {
+    let chosen = model::open(args.model.as_deref())?;
+    let inspection = inspect(&chosen.model)?;
+    show::result(global.format, &inspection, text)
+}
+
+fn text(inspection: &Inspection) -> String {
+    let rows: Vec<Vec<String>> = inspection
+        .operators
+        .iter()
+        .map(|operator| {
+            vec![
+                operator.name.clone(),
+                format!("{}x{}", operator.shape[0], operator.shape[1]),
+                operator.zeros.to_string(),
+                format!("{:.4}", operator.sparsity),
+                operator.n_of_m.clone().unwrap_or_else(|| "-".into()),
+            ]
+        })
+        .collect();
+    show::table(&["operator", "shape", "zeros", "sparsity", "n:m"], &rows)
+        + &format!(
+            "\nsparsity {:.4} over {} operators",
+            inspection.sparsity,
+            inspection.operators.len()
+        )
+}

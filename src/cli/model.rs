@@ -1,0 +1,36 @@
+//! The model of a run: the folder named, or the built-in demo.
+
+use crate::demo;
+use crate::error::Result;
+use crate::model::Model;
+use std::path::{Path, PathBuf};
+
+/// A model and how to call it.
+pub(crate) struct Chosen {
+    pub(crate) model: Model,
+    pub(crate) dir: PathBuf,
+    /// As the user knows it.
+    pub(crate) name: String,
+    pub(crate) is_demo: bool,
+}
+
+/// Opens the folder, or unpacks the demo model and opens that.
+///
+/// # Errors
+/// When it cannot be opened.
+pub(crate) fn open(dir: Option<&Path>) -> Result<Chosen> {
+    let (dir, name, is_demo) = match dir {
+        Some(dir) => (dir.to_path_buf(), dir.display().to_string(), false),
+        None => (
+            demo::model()?,
+            "the built-in demo model (opt-mini)".to_owned(),
+            true,
+        ),
+    };
+    Ok(Chosen {
+        model: Model::open(&dir)?,
+        dir,
+        name,
+        is_demo,
+    })
+}

@@ -1,0 +1,284 @@
+//! `prune`: a dense checkpoint in, a pruned one out, with its report.
+
+use super::args::{Global, PruneArgs};
+use super::model::Chosen;
+use super::progress::Bar;
+use super::{data, device, model, show, solve};
+use crate::calibration::TokenWindows;
+use crate::checkpoint::CheckpointWriter;
+use crate::config::PruneConfig;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::plan::{self, Plan};
+use crate::prune::{self, SavedStatistics, WeightSink};
+use crate::report::{self, ModelReport, OperatorReport, Report};
+use crate::saved::{self, NamedTensor};
+use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
+    let started = Instant::now();
+    let chosen = model::open(args.model.as_deref())?;
+    let config = prune_config(args, &chosen)?;
+    let draw = data::Draw {
+        samples: args.samples,
+        seq_len: args.seq_len,
+        seed: args.seed,
+    };
+    let windows = data::calibration(&chosen, &args.calibration, &args.text, &draw)?;
+    let tokens = windows.ids.len() * windows.seq_len;
+    let plan = plan::plan(&chosen.model.checkpoint, &chosen.model.decoder, &config, tokens)?;
+    if args.dry_run {
+        return show::result(global.format, &plan, plan_text);
+    }
+    let device = device::choose(global)?;
+    let mut output = Output {
+        writer: CheckpointWriter::create(&chosen.model.checkpoint, &args.output, args.overwrite)?,
+        statistics: args
+            .save_statistics
+            .as_deref()
+            .map(StatisticsFolder::create)
+            .transpose()?,
+    };
+    let job = Job {
+        model: &chosen.model,
+        windows: &windows,
+        config: &config,
+        output: &mut output,
+        quiet: global.quiet,
+    };
+    let operators = dispatch(&device, job)??;
+    check_written(output.writer.partial(), &config, &operators)?;
+    let report = record(
+        args,
+        &chosen,
+        &config,
+        &windows,
+        &device,
+        operators,
+        output.writer.left_out(),
+        started,
+    );
+    let json = serde_json::to_vec_pretty(&report).map_err(|e| Error::Internal {
+        what: format!("the report is no JSON: {e}"),
+    })?;
+    output.writer.add_file(report::FILE_NAME, &json)?;
+    output.writer.finish()?;
+    show::result(global.format, &report, report_text)
+}
+
+fn prune_config(args: &PruneArgs, chosen: &Chosen) -> Result<PruneConfig> {
+    let family = chosen.model.decoder.config().family();
+    Ok(PruneConfig {
+        pattern: args.solver.sparsity,
+        solver: solve::solver_config(&args.solver, Some(family))?,
+        propagation: args.propagate,
+        targets: args.targets.clone(),
+        ignore: args.ignore.clone(),
+        batch_tokens: PruneConfig::BATCH_TOKENS,
+    })
+}
+
+struct Job<'a> {
+    model: &'a Model,
+    windows: &'a TokenWindows,
+    config: &'a PruneConfig,
+    output: &'a mut Output,
+    quiet: bool,
+}
+
+impl DeviceJob for Job<'_> {
+    type Output = Result<Vec<OperatorReport>>;
+
+    fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
+        let job = prune::Job {
+            checkpoint: &self.model.checkpoint,
+            decoder: &self.model.decoder,
+            windows: &self.windows.ids,
+            config: self.config,
+        };
+        prune::prune::<B>(job, device, self.output, &mut Bar::new(self.quiet))
+    }
+}
+
+/// Where a run's weights and statistics go.
+struct Output {
+    writer: CheckpointWriter,
+    statistics: Option<StatisticsFolder>,
+}
+
+impl WeightSink for Output {
+    fn weight(&mut self, name: &str, values: &[f32], keep: &[bool]) -> Result<()> {
+        self.writer.write_weight(name, values, keep)
+    }
+
+    fn wants_statistics(&self) -> bool {
+        self.statistics.is_some()
+    }
+
+    fn statistics(&mut self, operator: SavedStatistics) -> Result<()> {
+        if let Some(folder) = &mut self.statistics {
+            folder.tensors.extend(saved::tensors(operator));
+        }
+        Ok(())
+    }
+
+    fn layer_done(&mut self, layer: usize) -> Result<()> {
+        match &mut self.statistics {
+            Some(folder) => folder.write(layer),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The folder of `--save-statistics`: one file a layer.
+struct StatisticsFolder {
+    path: PathBuf,
+    tensors: Vec<NamedTensor>,
+}
+
+impl StatisticsFolder {
+    fn create(path: &Path) -> Result<Self> {
+        std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            tensors: Vec::new(),
+        })
+    }
+
+    fn write(&mut self, layer: usize) -> Result<()> {
+        let tensors = std::mem::take(&mut self.tensors);
+        if tensors.is_empty() {
+            return Ok(());
+        }
+        saved::write(&self.path.join(format!("layer-{layer:03}.safetensors")), &tensors)
+    }
+}
+
+/// Reads every pruned operator back and checks its pattern and its zeros, before the output gets its name.
+fn check_written(partial: &Path, config: &PruneConfig, operators: &[OperatorReport]) -> Result<()> {
+    let written = crate::checkpoint::Checkpoint::open(partial)?;
+    for operator in operators {
+        let values = written.read(&format!("{}.weight", operator.name), &operator.shape)?;
+        let [rows, columns] = operator.shape;
+        config.pattern.check(&operator.name, &values, rows, columns)?;
+        let zeros = values.iter().filter(|v| **v == 0.0).count();
+        if zeros != operator.zeros {
+            return Err(Error::PatternBroken {
+                pattern: config.pattern,
+                operator: operator.name.clone(),
+                reason: format!("{zeros} zeros were written, {} were meant", operator.zeros),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "a record of everything there was")]
+fn record(
+    args: &PruneArgs,
+    chosen: &Chosen,
+    config: &PruneConfig,
+    windows: &TokenWindows,
+    device: &DeviceSpec,
+    operators: Vec<OperatorReport>,
+    left_out: &[String],
+    started: Instant,
+) -> Report {
+    let propagation = config.propagation;
+    let regex = |r: &Option<regex::Regex>| r.as_ref().map(|r| r.as_str().to_owned());
+    Report {
+        report_version: report::VERSION,
+        program: format!("fista-pruner {}", env!("CARGO_PKG_VERSION")),
+        model: ModelReport {
+            path: chosen.name.clone(),
+            family: chosen.model.decoder.config().family().to_string(),
+            fingerprint: chosen.model.checkpoint.fingerprint(),
+        },
+        output: args.output.display().to_string(),
+        device: device.to_string(),
+        settings: serde_json::json!({
+            "sparsity": config.pattern,
+            "solver": config.solver,
+            "propagate": propagation.name(),
+            "propagation": propagation,
+            "targets": regex(&config.targets),
+            "ignore": regex(&config.ignore),
+            "seed": args.seed,
+            "batch_tokens": config.batch_tokens,
+            "statistics": "per token",
+        }),
+        calibration: serde_json::json!(windows.summary()),
+        sparsity: report::overall_sparsity(&operators),
+        seconds: started.elapsed().as_secs_f64(),
+        peak_host_bytes: report::peak_host_bytes(),
+        left_out: left_out.to_vec(),
+        operators,
+    }
+}
+
+fn plan_text(plan: &Plan) -> String {
+    let rows: Vec<Vec<String>> = plan
+        .operators
+        .iter()
+        .map(|o| {
+            vec![
+                o.name.clone(),
+                format!("{}x{}", o.shape[0], o.shape[1]),
+                o.zeros.to_string(),
+            ]
+        })
+        .collect();
+    show::table(&["operator", "shape", "zeros"], &rows)
+        + &format!(
+            "\n{} operators in {} layers, {} weights, {} zeros\n{} calibration tokens\nabout {} on the device, {} on disk",
+            plan.operators.len(),
+            plan.layers,
+            plan.weights,
+            plan.zeros,
+            plan.tokens,
+            show::bytes(plan.device_bytes),
+            show::bytes(plan.disk_bytes),
+        )
+}
+
+/// A line a layer: its operators' errors.
+fn report_text(report: &Report) -> String {
+    let mut text = String::new();
+    let mut layer = None;
+    for operator in &report.operators {
+        if layer != Some(operator.layer) {
+            layer = Some(operator.layer);
+            text += &format!("\nlayer {:>3}  ", operator.layer);
+        }
+        let short = operator.name.rsplit('.').next().unwrap_or(&operator.name);
+        text += &format!("{short} {:.4}  ", operator.relative_error);
+    }
+    for file in &report.left_out {
+        text += &format!("\nnot copied, it would still be dense: {file}");
+    }
+    let raised = report
+        .operators
+        .iter()
+        .filter(|o| o.solver.damping_raised)
+        .count();
+    if raised > 0 {
+        text += &format!(
+            "\n{raised} factorisations needed more damping; see {}",
+            report::FILE_NAME
+        );
+    }
+    let mean = report.operators.iter().map(|o| o.relative_error).sum::<f64>() / report.operators.len() as f64;
+    text += &format!(
+        "\n\nsparsity {:.4} over {} operators, mean relative error {mean:.5}\nwrote {} in {:.1} s",
+        report.sparsity,
+        report.operators.len(),
+        report.output,
+        report.seconds,
+    );
+    if let Some(bytes) = report.peak_host_bytes {
+        text += &format!(", peak memory {}", show::bytes(bytes));
+    }
+    text.trim_start().to_owned()
+}

@@ -1,0 +1,84 @@
+//! Results on stdout: tables for people, one JSON document for programs.
+
+use super::args::Format;
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::io::Write;
+
+/// Prints `value` as one JSON document, or what `text` makes of it.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub(crate) fn result<T: Serialize>(format: Format, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+    let output = match format {
+        Format::Text => text(value),
+        Format::Json => serde_json::to_string_pretty(value).map_err(|e| Error::Internal {
+            what: format!("a result is no JSON: {e}"),
+        })?,
+    };
+    let mut stdout = std::io::stdout().lock();
+    let written = writeln!(stdout, "{}", output.trim_end()).and_then(|()| stdout.flush());
+    match written {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(Error::io("write", "standard output")),
+    }
+}
+
+/// Bytes in the unit that suits them.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{value:.2} {}", UNITS[unit])
+    }
+}
+
+/// Rows in aligned columns; the first column to the left, the others to the right.
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([header[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let mut line = String::new();
+        for (column, (cell, width)) in cells.iter().zip(&widths).enumerate() {
+            let pad = " ".repeat(width - cell.chars().count());
+            line += if column > 0 { "  " } else { "" };
+            line += &if column == 0 {
+                format!("{cell}{pad}")
+            } else {
+                format!("{pad}{cell}")
+            };
+        }
+        line.trim_end().to_owned() + "\n"
+    };
+    let header: Vec<String> = header.iter().map(|h| (*h).to_owned()).collect();
+    std::iter::once(&header)
+        .chain(rows)
+        .map(|row| line(row))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_tables() {
+        assert_eq!([bytes(999), bytes(1_500_000)], ["999 B", "1.50 MB"]);
+        let rows = [
+            vec!["a".to_owned(), "10".to_owned()],
+            vec!["bcd".to_owned(), "9".to_owned()],
+        ];
+        assert_eq!(table(&["x", "n"], &rows), "x     n\na    10\nbcd   9\n");
+    }
+}

@@ -1,0 +1,128 @@
+//! Perplexity by the protocol of all published tables (SparseGPT's): non-overlapping windows, mean cross entropy over the
+//! targets of each, `exp` of the mean. The decoder is streamed: one layer at a time over all windows of a pass.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::progress::{Event, Observer};
+use crate::prune::token_batches;
+use burn::tensor::{Int, Tensor};
+use fista_pruner_backends::SolverOps;
+use fista_pruner_models::Decoder;
+use serde::Serialize;
+
+/// Hidden states held at once, in bytes. A longer text is evaluated in several passes over the model.
+const PASS_BYTES: usize = 1 << 30;
+
+/// The outcome of an evaluation.
+#[derive(Debug, Clone, Serialize)]
+pub struct Perplexity {
+    /// `exp(mean_nll)`.
+    pub perplexity: f64,
+    /// Mean negative log-likelihood per target, in nats.
+    pub mean_nll: f64,
+    /// Tokens read: `windows · seq_len`.
+    pub tokens: usize,
+    /// Tokens predicted: `windows · (seq_len − 1)`.
+    pub targets: usize,
+    /// Number of windows.
+    pub windows: usize,
+    /// Tokens of a window.
+    pub seq_len: usize,
+    /// Mean negative log-likelihood of each window.
+    pub window_nll: Vec<f64>,
+}
+
+/// Evaluates windows of one length. `batch_tokens` tokens are computed at once.
+///
+/// # Errors
+/// When a tensor cannot be read, the device fails, or a likelihood is not finite.
+pub fn perplexity<B: SolverOps>(
+    (checkpoint, decoder): (&Checkpoint, &Decoder),
+    windows: &[Vec<u32>],
+    batch_tokens: usize,
+    device: &B::Device,
+    observer: &mut dyn Observer,
+) -> Result<Perplexity> {
+    let seq_len = windows.first().map_or(0, Vec::len);
+    if seq_len < 2 {
+        return Err(Error::Setting {
+            setting: "--seq-len",
+            reason: "a window needs at least two tokens, one to read and one to predict".into(),
+        });
+    }
+    let config = decoder.config();
+    let window_bytes = seq_len * config.hidden_size() * size_of::<f32>();
+    let per_pass = (PASS_BYTES / window_bytes.max(1)).max(1);
+    let passes = windows.len().div_ceil(per_pass);
+    observer.event(Event::Stage {
+        name: "layers",
+        steps: passes * (config.num_layers() + 1),
+    });
+    let mut window_nll = Vec::with_capacity(windows.len());
+    for pass in windows.chunks(per_pass) {
+        window_nll.extend(one_pass::<B>(
+            (checkpoint, decoder),
+            pass,
+            batch_tokens,
+            device,
+            observer,
+        )?);
+    }
+    observer.event(Event::Done);
+    let mean_nll = window_nll.iter().sum::<f64>() / window_nll.len() as f64;
+    if !mean_nll.is_finite() {
+        return Err(Error::NotFinite {
+            what: "the likelihood",
+            operator: "the evaluated text".into(),
+        });
+    }
+    Ok(Perplexity {
+        perplexity: mean_nll.exp(),
+        mean_nll,
+        tokens: windows.len() * seq_len,
+        targets: windows.len() * (seq_len - 1),
+        windows: windows.len(),
+        seq_len,
+        window_nll,
+    })
+}
+
+fn one_pass<B: SolverOps>(
+    (checkpoint, decoder): (&Checkpoint, &Decoder),
+    windows: &[Vec<u32>],
+    batch_tokens: usize,
+    device: &B::Device,
+    observer: &mut dyn Observer,
+) -> Result<Vec<f64>> {
+    let embedding = decoder.embedding::<B>(checkpoint, device)?;
+    let mut hidden: Vec<Tensor<B, 3>> = token_batches::<B>(windows, batch_tokens, device)
+        .map(|ids| embedding.forward(ids, 0))
+        .collect();
+    drop(embedding);
+    for layer in 0..decoder.config().num_layers() {
+        observer.event(Event::Working {
+            on: &format!("layer {layer}"),
+        });
+        let layer = decoder.layer::<B>(layer, checkpoint, device)?;
+        hidden = hidden.into_iter().map(|h| layer.forward(h)).collect();
+        observer.event(Event::Step);
+    }
+    observer.event(Event::Working { on: "head" });
+    let head = decoder.head::<B>(checkpoint, device)?;
+    let mut window_nll = Vec::with_capacity(windows.len());
+    for (hidden, ids) in hidden
+        .into_iter()
+        .zip(token_batches::<B>(windows, batch_tokens, device))
+    {
+        let [batch, tokens, width] = hidden.dims();
+        let predicting = hidden.slice([0..batch, 0..tokens - 1, 0..width]);
+        let targets: Tensor<B, 2, Int> = ids.slice([0..batch, 1..tokens]);
+        let nll = crate::solver::download(head.token_nll(predicting, targets))?;
+        window_nll.extend(
+            nll.chunks(tokens - 1)
+                .map(|window| window.iter().map(|v| f64::from(*v)).sum::<f64>() / (tokens - 1) as f64),
+        );
+    }
+    observer.event(Event::Step);
+    Ok(window_nll)
+}

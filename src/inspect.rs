@@ -1,0 +1,92 @@
+//! What a checkpoint's linear operators look like, without a forward pass.
+
+use crate::error::Result;
+use crate::model::Model;
+use rayon::prelude::*;
+use serde::Serialize;
+
+/// One linear operator.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InspectedOperator {
+    /// Full name, without `.weight`.
+    pub name: String,
+    /// `[out, in]`.
+    pub shape: [usize; 2],
+    /// Exact zeros.
+    pub zeros: usize,
+    /// Their share.
+    pub sparsity: f64,
+    /// The sparsest n:m pattern with m of 4, 8, 16 or 32 that all of it has.
+    pub n_of_m: Option<String>,
+}
+
+/// A whole model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspection {
+    /// In the order of the layers and of evaluation.
+    pub operators: Vec<InspectedOperator>,
+    /// Zeros over all of them, as a share.
+    pub sparsity: f64,
+}
+
+/// Reads every linear operator of the decoder layers.
+///
+/// # Errors
+/// When a tensor cannot be read.
+pub fn inspect(model: &Model) -> Result<Inspection> {
+    let decoder = &model.decoder;
+    let mut operators = Vec::new();
+    for layer in 0..decoder.config().num_layers() {
+        for operator in decoder.config().operator_groups().into_iter().flatten() {
+            let name = decoder.operator_name(layer, operator.name);
+            let shape = [operator.out_features, operator.in_features];
+            let values = model.checkpoint.read(&format!("{name}.weight"), &shape)?;
+            let zeros = values.par_iter().filter(|v| **v == 0.0).count();
+            operators.push(InspectedOperator {
+                name,
+                shape,
+                zeros,
+                sparsity: zeros as f64 / values.len().max(1) as f64,
+                n_of_m: n_of_m(&values, shape[1]),
+            });
+        }
+    }
+    let zeros: usize = operators.iter().map(|o| o.zeros).sum();
+    let weights: usize = operators.iter().map(|o| o.shape[0] * o.shape[1]).sum();
+    Ok(Inspection {
+        operators,
+        sparsity: zeros as f64 / weights.max(1) as f64,
+    })
+}
+
+/// The n:m pattern with the lowest n/m, of those the smallest m; `None` where no group size has a zero in every group.
+fn n_of_m(values: &[f32], columns: usize) -> Option<String> {
+    let densest = |m: usize| {
+        values
+            .par_chunks(m)
+            .map(|g| g.iter().filter(|v| **v != 0.0).count())
+            .max()
+    };
+    [4, 8, 16, 32]
+        .into_iter()
+        .filter(|m| columns.is_multiple_of(*m))
+        .filter_map(|m| Some((densest(m)?, m)))
+        .filter(|(n, m)| n < m)
+        .min_by(|(n1, m1), (n2, m2)| (n1 * m2).cmp(&(n2 * m1)).then(m1.cmp(m2)))
+        .map(|(n, m)| format!("{n}:{m}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sparsest_pattern_is_named() {
+        let two_of_four = [0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0];
+        assert_eq!(n_of_m(&two_of_four, 8).as_deref(), Some("2:4"));
+        let four_of_eight = [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0];
+        assert_eq!(n_of_m(&four_of_eight, 8).as_deref(), Some("4:8"));
+        assert_eq!(n_of_m(&[1.0; 8], 8), None);
+        assert_eq!(n_of_m(&[1.0, 0.0, 0.0, 0.0], 4).as_deref(), Some("1:4"));
+    }
+}

@@ -1,0 +1,76 @@
+//! A checkpoint and the decoder that its configuration describes, checked against each other.
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::error::{Error, Result};
+use fista_pruner_models::{Decoder, ModelConfig};
+use std::path::Path;
+
+/// A model on disk, ready to be streamed.
+#[derive(Debug)]
+pub struct Model {
+    /// Its files.
+    pub checkpoint: Checkpoint,
+    /// Its shape and names.
+    pub decoder: Decoder,
+}
+
+impl Model {
+    /// Opens a folder in Hugging Face layout. Every tensor that the decoder will ask for is checked to be there, with
+    /// its shape, so that nothing is found missing in the middle of a run.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, the architecture is not supported, or a tensor is missing or of another shape.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let checkpoint = Checkpoint::open(dir)?;
+        let config = ModelConfig::from_json(checkpoint.config_json())?;
+        let decoder = Decoder::new(config, &checkpoint)?;
+        let model = Self { checkpoint, decoder };
+        for (name, shape) in model.decoder.tensors() {
+            model.check(name, &shape)?;
+        }
+        Ok(model)
+    }
+
+    fn check(&self, tensor: String, expected: &[usize]) -> Result<()> {
+        let Some(info) = self.checkpoint.info(&tensor) else {
+            let dir = self.checkpoint.dir().to_path_buf();
+            return Err(CheckpointError::MissingTensor { dir, tensor }.into());
+        };
+        let file = info.file.clone();
+        if info.shape != expected {
+            let (expected, found) = (expected.to_vec(), info.shape.clone());
+            return Err(CheckpointError::Shape {
+                file,
+                tensor,
+                expected,
+                found,
+            }
+            .into());
+        }
+        if !info.dtype.is_weight() {
+            let dtype = info.dtype.clone();
+            return Err(CheckpointError::Dtype { file, tensor, dtype }.into());
+        }
+        Ok(())
+    }
+
+    /// The tokens of a window: what was asked for, or the model's longest sequence, at most
+    /// [`Model::DEFAULT_SEQ_LEN`].
+    ///
+    /// # Errors
+    /// When more is asked for than the model has positions.
+    pub fn seq_len(&self, asked: Option<usize>) -> Result<usize> {
+        let longest = self.decoder.config().max_positions();
+        match asked {
+            None => Ok(longest.min(Self::DEFAULT_SEQ_LEN)),
+            Some(seq_len) if seq_len >= 2 && seq_len <= longest => Ok(seq_len),
+            Some(seq_len) => Err(Error::Setting {
+                setting: "--seq-len",
+                reason: format!("{seq_len} is not between 2 and {longest}, the model's longest sequence"),
+            }),
+        }
+    }
+
+    /// What SparseGPT's and most published tables use, and the most that OPT and LLaMA 1 have.
+    pub const DEFAULT_SEQ_LEN: usize = 2048;
+}

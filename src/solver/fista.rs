@@ -1,0 +1,221 @@
+//! FISTA (Beck & Teboulle 2009) on an operator's error, and FISTAPruner's Algorithm 1 around it (arXiv 2408.03728).
+//!
+//! Legend: see [`super`]; `L = λ_max(G)`, `λ` weighs the ℓ1 term, `t` is FISTA's momentum sequence.
+
+use super::{LayerProblem, Round, Solution, SolveInfo, StopReason, download, warm_start};
+use crate::config::{FistaConfig, LambdaSearch, SolverConfig, WarmStart};
+use crate::error::{Error, Result};
+use crate::pattern::Pattern;
+use burn::tensor::{Tensor, TensorData};
+use fista_pruner_backends::SolverOps;
+
+/// Where FISTA ended.
+#[derive(Debug, Clone)]
+pub struct Minimum<B: SolverOps> {
+    /// `V [m, n]`.
+    pub point: Tensor<B, 2>,
+    /// Iterations taken.
+    pub iterations: usize,
+    /// `‖x_k − x_{k−1}‖_F` of the last one.
+    pub last_step: f64,
+}
+
+/// Minimises `1/2 ‖V X* − W X‖²_F / p + λ ‖V‖₁` from `start` (Eq. 3), for all rows at once.
+///
+/// Textbook FISTA: the momentum runs on successive prox points, as the paper's App. B cites it; its Eq. 4d prints another
+/// difference. The gradient is that of App. B, `y X* X*ᵀ − W X X*ᵀ`, where Eq. 4a prints `X X*ᵀ` for the first term.
+/// Stops after `iterations`, or when a step's Frobenius norm falls below `tolerance`.
+///
+/// # Errors
+/// When the iterates stop being finite.
+pub fn minimise<B: SolverOps>(
+    problem: &LayerProblem<B>,
+    start: Tensor<B, 2>,
+    lambda: f64,
+    lipschitz: f64,
+    (iterations, tolerance): (usize, f64),
+) -> Result<Minimum<B>> {
+    let step = (1.0 / lipschitz) as f32;
+    let threshold = (lambda / lipschitz) as f32;
+    let mut x = start.clone();
+    let mut y = start;
+    let mut t = 1.0f64;
+    let mut last_step = f64::INFINITY;
+    let mut taken = 0;
+    while taken < iterations && last_step >= tolerance {
+        let gradient = problem.gradient(y.clone());
+        let next = B::prox_gradient_step(y, gradient, step, threshold);
+        last_step = B::squared_distance(next.clone(), x.clone()).sqrt();
+        if !last_step.is_finite() {
+            return Err(Error::NotFinite {
+                what: "the FISTA iterate",
+                operator: problem.name.clone(),
+            });
+        }
+        let t_next = (1.0 + (1.0 + 4.0 * t * t).sqrt()) / 2.0;
+        y = B::extrapolate(next.clone(), x, ((t - 1.0) / t_next) as f32);
+        (x, t) = (next, t_next);
+        taken += 1;
+    }
+    Ok(Minimum {
+        point: x,
+        iterations: taken,
+        last_step,
+    })
+}
+
+/// `λ_max(G)` by power iteration, as an upper bound: the Rayleigh quotient plus the norm of its residual.
+///
+/// # Errors
+/// When `G` is not finite, or the device fails.
+pub fn lipschitz<B: SolverOps>(problem: &LayerProblem<B>) -> Result<f64> {
+    /// The gap between the two largest eigenvalues of a Gram matrix of activations is wide; a few dozen steps suffice.
+    const STEPS: usize = 200;
+    /// Relative residual at which the bound is as good as the value.
+    const CLOSE: f64 = 1e-4;
+    let n = problem.shape().1;
+    // A start that is no eigenvector by accident, the same on every device.
+    let start: Vec<f32> = (0..n).map(|j| 1.0 + ((j * 7919) % 101) as f32 / 101.0).collect();
+    let mut v = Tensor::<B, 2>::from_data(TensorData::new(start, [1, n]), &problem.gram.device());
+    let mut bound = 0.0;
+    for _ in 0..STEPS {
+        let norm = B::inner(v.clone(), v.clone()).sqrt();
+        if norm == 0.0 {
+            return Ok(0.0);
+        }
+        v = v.mul_scalar(1.0 / norm);
+        let image = v.clone().matmul(problem.gram.clone());
+        let quotient = B::inner(v.clone(), image.clone());
+        let residual = B::squared_distance(image.clone(), v.clone().mul_scalar(quotient)).sqrt();
+        bound = quotient + residual;
+        if !bound.is_finite() {
+            return Err(Error::NotFinite {
+                what: "the Gram matrix",
+                operator: problem.name.clone(),
+            });
+        }
+        if residual <= CLOSE * quotient {
+            break;
+        }
+        v = image;
+    }
+    Ok(bound)
+}
+
+/// λ between its two ends.
+struct Bracket {
+    lambda: f64,
+    lower: f64,
+    /// Not known until a round asked for less.
+    upper: Option<f64>,
+    search: LambdaSearch,
+    max: f64,
+}
+
+impl Bracket {
+    fn new(config: &FistaConfig) -> Self {
+        Self {
+            lambda: config.lambda,
+            lower: 0.0,
+            upper: match config.search {
+                LambdaSearch::Expand => None,
+                LambdaSearch::Bisect => Some(config.lambda_max),
+            },
+            search: config.search,
+            max: config.lambda_max,
+        }
+    }
+
+    /// Rounding costs too much: a larger λ makes the minimiser itself sparser.
+    fn raise(&mut self) {
+        self.lower = self.lambda;
+        self.lambda = match (self.upper, self.search) {
+            (None, LambdaSearch::Expand) => (self.lambda.max(f64::MIN_POSITIVE) * 10.0).min(self.max),
+            (upper, _) => f64::midpoint(self.lower, upper.unwrap_or(self.max)),
+        };
+    }
+
+    fn lower(&mut self) {
+        self.upper = Some(self.lambda);
+        self.lambda = f64::midpoint(self.lower, self.lambda);
+    }
+}
+
+/// The rounding operator `H` (Sec. 3.3): zeroes the smallest `|V|` until the pattern is met.
+fn round<B: SolverOps>(problem: &LayerProblem<B>, v: Tensor<B, 2>, pattern: Pattern) -> Result<Solution> {
+    let values = download(v)?;
+    let (m, n) = problem.shape();
+    let keep = pattern.keep_largest(&values, m, n);
+    Ok(Solution::masked(values, keep, SolveInfo::direct()))
+}
+
+/// FISTAPruner's Algorithm 1: FISTA, rounding, and a search for λ, from a warm start.
+///
+/// The result's error is never above the warm start's (unless that is the dense weight, which has no zeros).
+///
+/// # Errors
+/// As [`super::solve`].
+pub fn prune<B: SolverOps>(
+    problem: &LayerProblem<B>,
+    pattern: Pattern,
+    config: &SolverConfig,
+) -> Result<Solution> {
+    let fista = &config.fista;
+    let start = warm_start(problem, pattern, config)?;
+    let lipschitz = lipschitz(problem)?;
+    let mut point = problem.upload(start.values.clone());
+    let start_error = problem.squared_error(point.clone());
+    // A dense start is no candidate: whatever is rounded first replaces it.
+    let dense = config.warm_start == WarmStart::Dense;
+    let mut best_error = if dense { f64::INFINITY } else { start_error.sqrt() };
+    let mut info = SolveInfo {
+        stop_reason: StopReason::Exact,
+        warm_start_error: (!dense).then(|| problem.relative(start_error)),
+        ..start.info.clone()
+    };
+    let mut best = start;
+    if lipschitz <= 0.0 {
+        // No input ever was anything but zero: every weight is as good as another.
+        let rounded = round(problem, point, pattern)?;
+        return Ok(Solution { info, ..rounded });
+    }
+    let mut bracket = Bracket::new(fista);
+    let mut fails = 0;
+    while best_error > 0.0 {
+        let budget = (fista.iterations, fista.tolerance);
+        let minimum = minimise(problem, point.clone(), bracket.lambda, lipschitz, budget)?;
+        let continuous = problem.squared_error(minimum.point.clone()).sqrt();
+        let rounded = round(problem, minimum.point, pattern)?;
+        let candidate = problem.upload(rounded.values.clone());
+        let total = problem.squared_error(candidate.clone()).sqrt();
+        let accepted = total < best_error;
+        info.iterations += minimum.iterations;
+        info.rounds.push(Round {
+            lambda: bracket.lambda,
+            iterations: minimum.iterations,
+            continuous_error: problem.relative(continuous * continuous),
+            rounded_error: problem.relative(total * total),
+            accepted,
+        });
+        if accepted {
+            let gain = (best_error - total) / best_error;
+            (best, point, best_error, fails) = (rounded, candidate, total, 0);
+            if gain < fista.epsilon {
+                info.stop_reason = StopReason::SmallGain;
+                break;
+            }
+        } else {
+            fails += 1;
+            if fails >= fista.patience {
+                info.stop_reason = StopReason::Patience;
+                break;
+            }
+        }
+        if total - continuous > fista.xi * total {
+            bracket.raise();
+        } else {
+            bracket.lower();
+        }
+    }
+    Ok(Solution { info, ..best })
+}

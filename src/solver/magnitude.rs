@@ -1,0 +1,17 @@
+//! Magnitude pruning: keep the largest `|W|`, over the whole matrix or within each group.
+
+use super::{LayerProblem, Solution, SolveInfo, download};
+use crate::error::Result;
+use crate::pattern::Pattern;
+use fista_pruner_backends::SolverOps;
+
+/// Keeps the largest `|W|`; the kept weights stay as they are.
+///
+/// # Errors
+/// When the device fails.
+pub fn prune<B: SolverOps>(problem: &LayerProblem<B>, pattern: Pattern) -> Result<Solution> {
+    let values = download(problem.weight.clone())?;
+    let (m, n) = problem.shape();
+    let keep = pattern.keep_largest(&values, m, n);
+    Ok(Solution::masked(values, keep, SolveInfo::direct()))
+}
