@@ -155,49 +155,6 @@ impl Pattern {
     }
 }
 
-/// Orders by score, smallest first; equal scores by index, later first, so that the earlier entry is kept.
-fn ascending(scores: &[f32]) -> impl Fn(&u32, &u32) -> std::cmp::Ordering + '_ {
-    let key = |i: u32| {
-        let score = scores[i as usize];
-        if score.is_nan() { f32::NEG_INFINITY } else { score }
-    };
-    move |a, b| key(*a).total_cmp(&key(*b)).then(b.cmp(a))
-}
-
-/// `false` for the `zeros` smallest scores.
-fn keep_all_but(scores: &[f32], zeros: usize) -> Vec<bool> {
-    let mut keep = vec![true; scores.len()];
-    if zeros == 0 {
-        return keep;
-    }
-    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
-    if zeros < order.len() {
-        order.select_nth_unstable_by(zeros - 1, ascending(scores));
-    }
-    for i in &order[..zeros] {
-        keep[*i as usize] = false;
-    }
-    keep
-}
-
-/// `true` for the `n` largest scores of each group of `m`.
-fn keep_in_groups(scores: &[f32], n: usize, m: usize) -> Vec<bool> {
-    use rayon::prelude::*;
-    let mut keep = vec![true; scores.len()];
-    keep.par_chunks_mut(m).zip(scores.par_chunks(m)).for_each_init(
-        Vec::new,
-        |order: &mut Vec<u32>, (keep, scores)| {
-            order.clear();
-            order.extend(0..scores.len() as u32);
-            order.sort_unstable_by(ascending(scores));
-            for i in &order[..scores.len().saturating_sub(n)] {
-                keep[*i as usize] = false;
-            }
-        },
-    );
-    keep
-}
-
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
