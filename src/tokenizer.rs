@@ -334,6 +334,11 @@ mod tests {
             built.decode(&built.encode(TEXT).unwrap()).unwrap(),
             read.decode(&read.encode(TEXT).unwrap()).unwrap()
         );
+        // What transformers' GPT2Tokenizer makes of the same files.
+        assert_eq!(
+            built.encode("a </s> b <pad>x").unwrap(),
+            [2, 68, 224, 2, 284, 224, 1, 91]
+        );
         fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
         let without_bos = Tokenizer::open(dir.path()).unwrap().encode("a b").unwrap();
         assert_eq!(without_bos, read.encode_without_special_tokens("a b").unwrap());

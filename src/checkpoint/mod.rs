@@ -1,5 +1,5 @@
-//! Step 1 of the flow, in and out: a Hugging Face folder is opened, its tensors are read one by one, and a folder of the same names,
-//! shapes, dtypes and shards is written with the pruned weights in place.
+//! Step 1 of the flow, in and out: a Hugging Face folder is opened, its tensors are read one by one, and a folder of
+//! the same names, shapes, dtypes and shards is written with the pruned weights in place.
 //!
 //! `eval`, `prune` and `inspect` open a [`Checkpoint`]; the decoders of `models` ask it for tensors through
 //! [`TensorSource`](fista_pruner_models::TensorSource); `prune` hands finished weights to a [`CheckpointWriter`].
