@@ -42,8 +42,8 @@ pub enum DataError {
 
     /// No document long enough for a window.
     #[error(
-        "none of the {documents} documents of {source_names} has more than {seq_len} tokens \
-         (the longest has {longest}, all together {tokens})"
+        "no document of {source_names} has more than {seq_len} tokens \
+         (documents: {documents}, the longest: {longest} tokens, all together: {tokens} tokens)"
     )]
     NoLongDocument {
         /// The data files.
@@ -97,8 +97,8 @@ impl DataError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoLongDocument { tokens, seq_len, .. } if tokens > seq_len => format!(
-                "use shorter windows (--seq-len), text with longer documents, or the `joined` layout, which makes one \
-                 stream of {tokens} tokens of them"
+                "use shorter windows (--seq-len), text with longer documents, or --join, which makes one stream of \
+                 {tokens} tokens of them"
             ),
             Self::NoLongDocument { .. } | Self::TooFewTokens { .. } => {
                 "give more text, or use shorter windows (--seq-len)".into()
