@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
+    /// ℓ0 operator splitting (the family of ALPS, arXiv 2406.07831).
+    L0,
     /// FISTAPruner's Algorithm 1 (arXiv 2408.03728).
     Fista,
     /// Optimal brain surgeon, column by column (SparseGPT, arXiv 2301.00774).
@@ -23,7 +25,8 @@ pub enum Method {
 
 impl Method {
     /// Every method, with the name the command line uses.
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("l0", Self::L0),
         ("fista", Self::Fista),
         ("sparsegpt", Self::SparseGpt),
         ("wanda", Self::Wanda),
@@ -163,6 +166,80 @@ impl Default for SparseGptConfig {
     }
 }
 
+/// Settings of ℓ0 splitting. ρ is in units of the scaled Gram matrix, whose diagonal is one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct L0Config {
+    /// Steps, one matrix product each.
+    pub steps: usize,
+    /// ρ of the first step.
+    pub rho: f64,
+    /// Factor by which ρ grows a step.
+    pub growth: f64,
+    /// Steps between two renewals of the inverse; ρ stays what it is in between.
+    pub refresh: usize,
+    /// Damping towards the dense weight, relative to the scaled diagonal.
+    pub damping: f64,
+}
+
+impl L0Config {
+    /// Slow growth: on real layers below ALPS's published code, in about as many products as that takes at least.
+    pub fn best() -> Self {
+        Self {
+            steps: 150,
+            rho: 0.03,
+            growth: 1.04,
+            refresh: 3,
+            damping: 1e-3,
+        }
+    }
+
+    /// Fast growth: on real layers within 5 % of ALPS, in a seventh of the products.
+    pub fn fast() -> Self {
+        Self {
+            steps: 20,
+            rho: 0.2,
+            growth: 1.25,
+            ..Self::best()
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let check = |ok: bool, setting, reason: &str| {
+            if ok {
+                Ok(())
+            } else {
+                Err(Error::Setting {
+                    setting,
+                    reason: reason.to_owned(),
+                })
+            }
+        };
+        check(self.steps > 0, "--l0-steps", "must be at least 1")?;
+        check(
+            self.rho > 0.0 && self.rho.is_finite(),
+            "--rho",
+            "must be positive",
+        )?;
+        check(
+            self.growth >= 1.0 && self.growth.is_finite(),
+            "--rho-growth",
+            "must be at least 1",
+        )?;
+        let last = self.rho * self.growth.powf(self.steps as f64);
+        check(
+            last < 1e12,
+            "--rho-growth",
+            "ρ must stay below 1e12 over all steps",
+        )?;
+        check(self.refresh > 0, "--l0-refresh", "must be at least 1")?;
+        check(
+            self.damping >= 0.0 && self.damping.is_finite(),
+            "--l0-damping",
+            "must not be negative",
+        )
+    }
+}
+
 /// Everything that chooses one operator's weights from its statistics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SolverConfig {
@@ -174,6 +251,10 @@ pub struct SolverConfig {
     pub fista: FistaConfig,
     /// Settings of `sparsegpt`, as a method and as a warm start.
     pub sparsegpt: SparseGptConfig,
+    /// Settings of `l0`.
+    pub l0: L0Config,
+    /// Conjugate-gradient steps on the final support, after any method. 0 leaves the method's own values.
+    pub polish: usize,
 }
 
 impl SolverConfig {
@@ -189,6 +270,27 @@ impl SolverConfig {
             warm_start,
             fista,
             sparsegpt: SparseGptConfig::default(),
+            l0: L0Config::best(),
+            polish: 0,
+        }
+    }
+
+    /// The lowest error for about the cost of ALPS: slow ℓ0 splitting, then the exact values on its support.
+    pub fn best(family: Option<Family>) -> Self {
+        Self {
+            method: Method::L0,
+            polish: 12,
+            ..Self::paper(family)
+        }
+    }
+
+    /// Below SparseGPT's error for less than its cost: quick ℓ0 splitting and a short polish.
+    pub fn fast(family: Option<Family>) -> Self {
+        Self {
+            method: Method::L0,
+            l0: L0Config::fast(),
+            polish: 8,
+            ..Self::paper(family)
         }
     }
 
@@ -198,6 +300,7 @@ impl SolverConfig {
     /// [`Error::Setting`], naming the flag.
     pub fn validate(&self) -> Result<()> {
         self.fista.validate()?;
+        self.l0.validate()?;
         if self.sparsegpt.block == 0 {
             return Err(Error::Setting {
                 setting: "--block",

@@ -13,22 +13,80 @@ fn size(score: f32) -> f32 {
 
 /// `false` for the `zeros` entries of smallest absolute value. Of equal ones, positive entries fall before negative
 /// ones, and later ones before earlier ones.
+///
+/// One counting pass over the upper bits of all entries finds the narrow range of sizes in which the border lies; only
+/// entries of that range are ordered.
 pub(crate) fn keep_all_but(scores: &[f32], zeros: usize) -> Vec<bool> {
-    let mut keep = vec![true; scores.len()];
     if zeros == 0 {
-        return keep;
+        return vec![true; scores.len()];
     }
-    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
-    if zeros < order.len() {
-        order.select_nth_unstable_by(zeros - 1, |a, b| {
+    if zeros >= scores.len() {
+        return vec![false; scores.len()];
+    }
+    let (border, below) = border_bin(scores, zeros);
+    let mut keep: Vec<bool> = scores
+        .par_iter()
+        .with_min_len(CHUNK)
+        .map(|s| bin(*s) > border)
+        .collect();
+    let mut candidates: Vec<u32> = (0..scores.len() as u32)
+        .into_par_iter()
+        .with_min_len(CHUNK)
+        .filter(|i| bin(scores[*i as usize]) == border)
+        .collect();
+    let cut = zeros - below;
+    if cut < candidates.len() {
+        candidates.select_nth_unstable_by(cut, |a, b| {
             let (x, y) = (scores[*a as usize], scores[*b as usize]);
             size(x).total_cmp(&size(y)).then(y.total_cmp(&x)).then(b.cmp(a))
         });
     }
-    for i in &order[..zeros] {
-        keep[*i as usize] = false;
+    for i in &candidates[cut..] {
+        keep[*i as usize] = true;
     }
     keep
+}
+
+/// Entries a task looks at.
+const CHUNK: usize = 1 << 14;
+/// Upper bits of an absolute value that make its bin: the exponent and eight bits of the mantissa.
+const BIN_BITS: u32 = 16;
+
+/// The bin of an entry; bins are ordered as sizes are. What is not a number is in the lowest.
+fn bin(score: f32) -> u32 {
+    if score.is_nan() {
+        0
+    } else {
+        1 + (score.abs().to_bits() >> (31 - BIN_BITS))
+    }
+}
+
+/// The bin in which the `zeros`-th smallest entry lies, and how many entries are in bins below it.
+fn border_bin(scores: &[f32], zeros: usize) -> (u32, usize) {
+    let bins = 2 + (1usize << BIN_BITS);
+    let count = |scores: &[f32]| {
+        let mut counts = vec![0u32; bins];
+        for score in scores {
+            counts[bin(*score) as usize] += 1;
+        }
+        counts
+    };
+    let task = (scores.len() / rayon::current_num_threads()).max(CHUNK);
+    let counts = scores.par_chunks(task).map(count).reduce(
+        || vec![0u32; bins],
+        |mut a, b| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+            a
+        },
+    );
+    let mut below = 0;
+    for (bin, count) in counts.into_iter().enumerate() {
+        if below + count as usize >= zeros {
+            return (bin as u32, below);
+        }
+        below += count as usize;
+    }
+    (u32::MAX, below)
 }
 
 /// `true` for the `n` entries of largest absolute value in each group of `m`.
@@ -138,6 +196,26 @@ mod tests {
             let keep = keep_in_groups(&group, 2, 4);
             let expected: Vec<bool> = (0..4).map(|i| kept.contains(&i)).collect();
             assert_eq!(keep, expected, "{group:?}");
+        }
+    }
+
+    #[test]
+    fn the_border_is_where_a_full_sort_puts_it() {
+        let scores: Vec<f32> = (0..50_000u32)
+            .map(|k| (k.wrapping_mul(2_654_435_761) >> 8) as f32 / 1e7 - 0.8)
+            .collect();
+        let mut sorted: Vec<f32> = scores.iter().map(|s| s.abs()).collect();
+        sorted.sort_by(f32::total_cmp);
+        for zeros in [1, 2, 777, 25_000, 49_999] {
+            let keep = keep_all_but(&scores, zeros);
+            assert_eq!(keep.iter().filter(|k| !**k).count(), zeros);
+            let largest_cut = scores
+                .iter()
+                .zip(&keep)
+                .filter(|(_, k)| !**k)
+                .map(|(s, _)| s.abs())
+                .fold(0.0, f32::max);
+            assert_eq!(largest_cut, sorted[zeros - 1]);
         }
     }
 

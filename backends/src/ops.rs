@@ -8,6 +8,9 @@ use burn::tensor::backend::Backend;
 ///
 /// `m` is the number of outputs of a linear operator, `n` of inputs, `p` of tokens.
 pub trait SolverOps: Backend {
+    /// Whether a matrix is best factorised by the host: true where device and host share memory and cores.
+    const FACTORISE_ON_HOST: bool = true;
+
     /// One proximal gradient step: `softshrink(point − step · gradient, threshold)`, all `[m, n]`.
     ///
     /// `softshrink(z, t) = sign(z) · max(|z| − t, 0)` is the proximal operator of `t‖·‖₁`
@@ -59,4 +62,6 @@ impl SolverOps for burn::backend::NdArray {}
 
 // Fusion records the default bodies and runs each as one fused element-wise kernel.
 #[cfg(feature = "cube")]
-impl<B: burn_fusion::FusionBackend> SolverOps for burn_fusion::Fusion<B> {}
+impl<B: burn_fusion::FusionBackend> SolverOps for burn_fusion::Fusion<B> {
+    const FACTORISE_ON_HOST: bool = false;
+}

@@ -119,10 +119,12 @@ pub(crate) struct SolverArgs {
     /// The zeros: a fraction (0.5), a percentage (50%), or n:m (2:4 keeps 2 of each 4 inputs).
     #[arg(long, default_value = "0.5", value_name = "PATTERN", value_parser = str::parse::<Pattern>)]
     pub(crate) sparsity: Pattern,
-    /// A set of settings; single settings below override it. `paper`: arXiv 2408.03728, Sec. 4.1.
-    #[arg(long, value_enum, default_value_t = Preset::Paper)]
-    pub(crate) preset: Preset,
-    /// How an operator's weights are chosen. Default: fista.
+    /// A set of settings; single settings below override it. `best`: the lowest error; `fast`: most of that at a
+    /// fraction of the cost; `paper`: FISTAPruner as published (arXiv 2408.03728, Sec. 4.1), without a polish. Default:
+    /// `best`, or `paper` where --method names a published method, so that it does what its paper says.
+    #[arg(long, value_enum)]
+    pub(crate) preset: Option<Preset>,
+    /// How an operator's weights are chosen. Default: l0, or fista with `--preset paper`.
     #[arg(long)]
     pub(crate) method: Option<Method>,
     /// Where fista starts. Default: sparsegpt for OPT, wanda for LLaMA and its kin, as in the paper.
@@ -153,6 +155,25 @@ pub(crate) struct SolverArgs {
     /// FISTA stops below this norm of a step. Paper: 1e-6.
     #[arg(long, value_name = "T", help_heading = "Solver settings")]
     pub(crate) tolerance: Option<f64>,
+    /// Conjugate-gradient steps on the final support, after any method; 0 for none. Default: 12 with `best`, 8 with
+    /// `fast`, 0 with `paper`.
+    #[arg(long, value_name = "N", help_heading = "Solver settings")]
+    pub(crate) polish: Option<usize>,
+    /// Steps of ℓ0 splitting. Default: 150 with `best`, 20 with `fast`.
+    #[arg(long, value_name = "N", help_heading = "Solver settings")]
+    pub(crate) l0_steps: Option<usize>,
+    /// First ρ of ℓ0 splitting, for Gram matrices with unit diagonal. Default: 0.03 with `best`, 0.2 with `fast`.
+    #[arg(long, value_name = "R", help_heading = "Solver settings")]
+    pub(crate) rho: Option<f64>,
+    /// Factor by which ρ grows a step. Default: 1.04 with `best`, 1.25 with `fast`.
+    #[arg(long, value_name = "F", help_heading = "Solver settings")]
+    pub(crate) rho_growth: Option<f64>,
+    /// Steps of ℓ0 splitting between two renewals of its inverse. Default: 3.
+    #[arg(long, value_name = "N", help_heading = "Solver settings")]
+    pub(crate) l0_refresh: Option<usize>,
+    /// Damping of ℓ0 splitting towards the dense weight. Default: 0.001.
+    #[arg(long, value_name = "D", help_heading = "Solver settings")]
+    pub(crate) l0_damping: Option<f64>,
     /// SparseGPT's damping, relative to the mean diagonal of the Gram matrix. Official code: 0.01.
     #[arg(long, value_name = "D", help_heading = "Solver settings")]
     pub(crate) damping: Option<f64>,
@@ -163,6 +184,8 @@ pub(crate) struct SolverArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Preset {
+    Best,
+    Fast,
     Paper,
 }
 

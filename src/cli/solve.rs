@@ -1,8 +1,8 @@
 //! `solve`: one matrix from saved statistics.
 
-use super::args::{Global, SolveArgs, SolverArgs};
+use super::args::{Global, Preset, SolveArgs, SolverArgs};
 use super::{device, show};
-use crate::config::{FistaConfig, SolverConfig};
+use crate::config::{FistaConfig, L0Config, Method, SolverConfig, SparseGptConfig};
 use crate::error::{Error, Result};
 use crate::saved::{self, SavedOperator};
 use crate::solver::{self, SolveInfo};
@@ -16,7 +16,15 @@ use std::time::Instant;
 /// # Errors
 /// When a value is out of its range.
 pub(crate) fn solver_config(args: &SolverArgs, family: Option<Family>) -> Result<SolverConfig> {
-    let preset = SolverConfig::paper(family);
+    let published = args.method.is_some_and(|method| method != Method::L0);
+    let preset = match args.preset {
+        Some(Preset::Best) => SolverConfig::best(family),
+        Some(Preset::Fast) => SolverConfig::fast(family),
+        Some(Preset::Paper) => SolverConfig::paper(family),
+        None if published => SolverConfig::paper(family),
+        None => SolverConfig::best(family),
+    };
+    let l0 = preset.l0;
     let fista = preset.fista;
     let config = SolverConfig {
         method: args.method.unwrap_or(preset.method),
@@ -31,10 +39,18 @@ pub(crate) fn solver_config(args: &SolverArgs, family: Option<Family>) -> Result
             xi: args.xi.unwrap_or(fista.xi),
             epsilon: args.epsilon.unwrap_or(fista.epsilon),
         },
-        sparsegpt: crate::config::SparseGptConfig {
+        sparsegpt: SparseGptConfig {
             block: args.block.unwrap_or(preset.sparsegpt.block),
             damping: args.damping.unwrap_or(preset.sparsegpt.damping),
         },
+        l0: L0Config {
+            steps: args.l0_steps.unwrap_or(l0.steps),
+            rho: args.rho.unwrap_or(l0.rho),
+            growth: args.rho_growth.unwrap_or(l0.growth),
+            refresh: args.l0_refresh.unwrap_or(l0.refresh),
+            damping: args.l0_damping.unwrap_or(l0.damping),
+        },
+        polish: args.polish.unwrap_or(preset.polish),
     };
     config.validate()?;
     Ok(config)

@@ -21,8 +21,12 @@
 //! ```
 
 pub mod fista;
+mod inverse;
+pub mod l0;
 pub mod magnitude;
+pub mod polish;
 pub mod reference;
+pub mod scaled;
 pub mod sparsegpt;
 pub mod wanda;
 
@@ -123,6 +127,8 @@ pub(crate) fn download<B: SolverOps, const D: usize>(tensor: Tensor<B, D>) -> Re
 pub enum StopReason {
     /// The method has no iterations.
     Direct,
+    /// The iterations asked for are done.
+    Iterations,
     /// T rounds in a row did not lower the error.
     Patience,
     /// A round lowered the error by less than ε of it.
@@ -161,6 +167,8 @@ pub struct SolveInfo {
     pub damping: Option<f64>,
     /// Whether that is more than was asked for, because the matrix was not positive definite with less.
     pub damping_raised: bool,
+    /// Conjugate-gradient steps on the final support.
+    pub polish_iterations: usize,
 }
 
 impl SolveInfo {
@@ -172,6 +180,7 @@ impl SolveInfo {
             rounds: Vec::new(),
             damping: None,
             damping_raised: false,
+            polish_iterations: 0,
         }
     }
 }
@@ -209,12 +218,14 @@ pub fn solve<B: SolverOps>(
     config: &SolverConfig,
 ) -> Result<Solution> {
     pattern.check_inputs(&problem.name, problem.shape().1)?;
-    let solution = match config.method {
+    let chosen = match config.method {
         Method::Magnitude => magnitude::prune(problem, pattern)?,
         Method::Wanda => wanda::prune(problem, pattern)?,
         Method::SparseGpt => sparsegpt::prune(problem, pattern, &config.sparsegpt)?,
         Method::Fista => fista::prune(problem, pattern, config)?,
+        Method::L0 => l0::prune(problem, pattern, &config.l0)?,
     };
+    let solution = polish::polish(problem, chosen, config.polish)?;
     if solution.values.iter().any(|v| !v.is_finite()) {
         return Err(Error::NotFinite {
             what: "the solution",
