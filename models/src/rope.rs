@@ -97,7 +97,7 @@ impl RopeConfig {
         head_dim: usize,
         max_positions: usize,
     ) -> Result<Self, ModelError> {
-        if head_dim % 2 != 0 {
+        if !head_dim.is_multiple_of(2) {
             return Err(ModelError::Config(format!(
                 "rotary embeddings need an even `head_dim`, found {head_dim}"
             )));
