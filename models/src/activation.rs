@@ -168,10 +168,12 @@ fn gelu_tanh<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     gate.add_scalar(1.0).mul_scalar(0.5) * x
 }
 
-/// `0.5 (1 + erf((x - µ) / (σ √2)))` with the constants of `LaplaceActivation`.
+/// `0.5 (1 + erf((x - µ) / (σ √2)))` with the constants of `LaplaceActivation`, µ = √½ and σ = √(1/4π) to six digits.
 fn laplace<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    x.sub_scalar(0.707_107)
-        .div_scalar(0.282_095 * SQRT_2)
+    const MEAN: f64 = 707_107e-6;
+    const DEVIATION: f64 = 282_095e-6;
+    x.sub_scalar(MEAN)
+        .div_scalar(DEVIATION * SQRT_2)
         .erf()
         .add_scalar(1.0)
         .mul_scalar(0.5)
@@ -199,4 +201,55 @@ fn xielu<B: Backend, const D: usize>(
     let negative = (exponential - x.clone()) * softplus(alpha_n).add_scalar(BETA);
     let below = x.clone().lower_equal_elem(0.0);
     positive.mask_where(below, negative) + x.mul_scalar(BETA)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::collections::{BTreeMap, HashMap};
+
+    type B = burn::backend::Flex;
+
+    /// `x` and, by name, what `ACT2FN[name](x)` gives, made by `tests/generate_fixtures.py --activations`.
+    #[derive(serde::Deserialize)]
+    struct Reference {
+        x: Vec<f32>,
+        parameters: BTreeMap<String, f32>,
+        values: BTreeMap<String, Vec<f32>>,
+    }
+
+    #[test]
+    fn every_name_gives_what_torch_gives() {
+        let text = include_str!("../tests/fixtures/activations.json");
+        let reference: Reference = serde_json::from_str(text).unwrap();
+        let source: HashMap<String, (Vec<usize>, Vec<f32>)> = reference
+            .parameters
+            .iter()
+            .map(|(name, value)| (name.clone(), (vec![1], vec![*value])))
+            .collect();
+        let device = Default::default();
+        let loader = Loader::<B> {
+            source: &source,
+            device: &device,
+            prefix: String::new(),
+        };
+        let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+        assert!(reference.values.keys().eq(known.iter()), "{known:?}");
+        for (name, expected) in &reference.values {
+            let kind = ActivationKind::parse("hidden_act", name).unwrap();
+            let activation = Activation::load(kind, name, &loader).unwrap();
+            let x = Tensor::<B, 1>::from_floats(reference.x.as_slice(), &device);
+            let found = activation.forward(x.clone().reshape([1, 1, reference.x.len()]));
+            let found = found.into_data().into_vec::<f32>().unwrap();
+            for ((x, found), expected) in reference.x.iter().zip(&found).zip(expected) {
+                let bound = 2e-6 * expected.abs().max(1.0);
+                assert!(
+                    (found - expected).abs() <= bound,
+                    "{name}({x}): {found} {expected}"
+                );
+            }
+        }
+    }
 }

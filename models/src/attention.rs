@@ -2,6 +2,7 @@
 //! rows: a block sees only the keys that it may attend to, so about half of the square is never computed and the
 //! memory for scores is bounded. Both families use it.
 
+use crate::parts::on_host;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData};
@@ -9,12 +10,19 @@ use burn::tensor::{DType, Tensor, TensorData};
 /// Scores held at once, in elements (64 MB of f32); softmax holds a second copy for a moment.
 const MAX_SCORES: usize = 16 << 20;
 
+/// The same on host backends (16 MB), where every core works on a sequence of its own and caches are small.
+const MAX_SCORES_ON_HOST: usize = 4 << 20;
+
 /// Query rows of a block. Fewer rows waste less above the diagonal, more rows make larger products; at 128 a sequence
 /// of 512 computes 62 % of the square and one of 2048 53 %.
 const BLOCK_ROWS: usize = 128;
 
-/// Added to the score of a key that may not be seen; its exponential is exactly zero beside any seen one.
+/// Added to the score of a key that may not be seen; its exponential is exactly zero beside any seen one. Shaders may
+/// be compiled as if there were no infinities.
 const HIDDEN: f32 = -1e30;
+
+/// The same on host backends, where the exponential of a finite number that underflows is several times slower.
+const HIDDEN_ON_HOST: f32 = f32::NEG_INFINITY;
 
 /// How an attention is cut up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +57,12 @@ pub(crate) fn causal_attention<B: Backend>(
     v: Tensor<B, 4>,
     window: Option<usize>,
 ) -> Tensor<B, 3> {
-    attention_in_blocks(q, k, v, window, MAX_SCORES)
+    let max_scores = if on_host::<B>(&q.device()) {
+        MAX_SCORES_ON_HOST
+    } else {
+        MAX_SCORES
+    };
+    attention_in_blocks(q, k, v, window, max_scores)
 }
 
 fn attention_in_blocks<B: Backend>(
@@ -84,14 +97,19 @@ fn attention_in_blocks<B: Backend>(
 struct Band<B: Backend> {
     window: Option<usize>,
     keys: usize,
-    /// 0 or [`HIDDEN`], shape `[rows, keys + rows]`; absent where a block is one row, which sees all it is given.
+    /// 0 or [`HIDDEN`] (or its like on the host), shape `[rows, keys + rows]`; absent where a block is one row, which sees all it is given.
     table: Option<Tensor<B, 2>>,
 }
 
 impl<B: Backend> Band<B> {
     fn new(rows: usize, keys: usize, window: Option<usize>, device: &B::Device) -> Self {
         let table = (rows > 1).then(|| {
-            let mut values = vec![HIDDEN; rows * (keys + rows)];
+            let hidden = if on_host::<B>(device) {
+                HIDDEN_ON_HOST
+            } else {
+                HIDDEN
+            };
+            let mut values = vec![hidden; rows * (keys + rows)];
             for (i, row) in values.chunks_exact_mut(keys + rows).enumerate() {
                 let end = keys + i + 1;
                 let start = window.map_or(0, |window| end.saturating_sub(window));
@@ -143,5 +161,87 @@ impl<B: Backend> Band<B> {
             .reshape([batch, groups, together * count, seen])
             .matmul(v)
             .reshape([batch, heads, count, dim])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use burn::tensor::Distribution;
+
+    type B = burn::backend::Flex;
+
+    /// `[batch, heads, tokens, dim]` as nested indices.
+    fn at(x: &[f32], [_, heads, tokens, dim]: [usize; 4], i: [usize; 4]) -> f64 {
+        f64::from(x[((i[0] * heads + i[1]) * tokens + i[2]) * dim + i[3]])
+    }
+
+    /// The definition, in f64 and without any cleverness: `[batch, tokens, heads · dim]`.
+    fn naive(q: &Tensor<B, 4>, k: &Tensor<B, 4>, v: &Tensor<B, 4>, window: Option<usize>) -> Vec<f32> {
+        let (qs, ks) = (q.dims(), k.dims());
+        let values = |x: &Tensor<B, 4>| x.to_data().into_vec::<f32>().unwrap();
+        let (q, k, v) = (values(q), values(k), values(v));
+        let [batch, heads, tokens, dim] = qs;
+        let mut out = Vec::new();
+        for b in 0..batch {
+            for t in 0..tokens {
+                for h in 0..heads {
+                    let (kv, position) = (h * ks[1] / heads, ks[2] - tokens + t);
+                    let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
+                    let score = |j: usize| -> f64 {
+                        let product = |i| at(&q, qs, [b, h, t, i]) * at(&k, ks, [b, kv, j, i]);
+                        (0..dim).map(product).sum()
+                    };
+                    let shares: Vec<f64> = (first..=position).map(|j| score(j).exp()).collect();
+                    let total: f64 = shares.iter().sum();
+                    for i in 0..dim {
+                        let value = |(n, s): (usize, &f64)| s * at(&v, ks, [b, kv, first + n, i]);
+                        let sum: f64 = shares.iter().enumerate().map(value).sum();
+                        out.push((sum / total) as f32);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn blocks_of_any_size_agree_with_the_definition() {
+        let device = Default::default();
+        let random =
+            |shape: [usize; 4]| Tensor::<B, 4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+        for (batch, heads, groups, tokens, keys) in [
+            (1, 1, 1, 1, 1),
+            (2, 4, 2, 7, 7),
+            (3, 3, 1, 5, 12),
+            (2, 2, 2, 1, 9),
+            (1, 2, 1, 150, 150),
+        ] {
+            let q = random([batch, heads, tokens, 4]);
+            let (k, v) = (random([batch, groups, keys, 4]), random([batch, groups, keys, 4]));
+            for window in [None, Some(1), Some(3), Some(8), Some(1000)] {
+                let expected = naive(&q, &k, &v, window);
+                for max_scores in [1, 2 * heads * keys, 5 * heads * keys, MAX_SCORES] {
+                    let found = attention_in_blocks(q.clone(), k.clone(), v.clone(), window, max_scores);
+                    assert_eq!(found.dims(), [batch, tokens, heads * 4]);
+                    let found = found.into_data().into_vec::<f32>().unwrap();
+                    let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+                    let apart = apart.fold(0.0, f32::max);
+                    assert!(apart < 1e-5, "{apart} at {tokens} {keys} {window:?} {max_scores}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_stay_below_the_limit() {
+        let blocks = |sequences, rows| Blocks { sequences, rows };
+        assert_eq!(Blocks::new(8, 9, 512, 512, MAX_SCORES), blocks(8, 128));
+        assert_eq!(Blocks::new(128, 32, 2048, 2048, MAX_SCORES), blocks(2, 128));
+        assert_eq!(Blocks::new(1, 64, 4096, 4096, MAX_SCORES), blocks(1, 64));
+        assert_eq!(Blocks::new(4, 9, 1, 300, MAX_SCORES), blocks(4, 1));
+        assert_eq!(Blocks::new(4, 9, 512, 512, 1), blocks(1, 1));
     }
 }

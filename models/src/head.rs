@@ -143,3 +143,53 @@ fn nll<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 2, Int>) -> Tensor<B
     let probability = softmax(logits, 1).max_dim(1);
     largest - probability.log() - target
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use burn::tensor::activation::log_softmax;
+    use burn::tensor::{DType, Distribution, TensorData};
+
+    type B = burn::backend::Flex;
+
+    #[test]
+    fn likelihood_is_the_logits_log_softmax_across_chunks_of_any_size() {
+        let device = Default::default();
+        let (batch, tokens, columns, vocab) = (2, 5, 8, 11);
+        let head = Head::<B> {
+            rms_norm: None,
+            layer_norm: None,
+            project_out: None,
+            weight: Tensor::random([vocab, columns], Distribution::Normal(0.0, 3.0), &device),
+        };
+        let hidden = Tensor::random([batch, tokens, columns], Distribution::Normal(0.0, 3.0), &device);
+        let ids: Vec<i64> = (0..(batch * tokens) as i64).map(|i| i * 7 % 11).collect();
+        let targets =
+            Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [batch, tokens]), (&device, DType::I64));
+        let expected = log_softmax(head.forward(hidden.clone()), 2)
+            .gather(2, targets.clone().unsqueeze_dim(2))
+            .neg()
+            .into_data()
+            .into_vec::<f32>()
+            .unwrap();
+        for max_logits in [1, 2 * vocab, 3 * vocab + 1, 10 * vocab, MAX_LOGITS] {
+            let nll = head.nll_in_chunks(hidden.clone(), targets.clone(), max_logits);
+            assert_eq!(nll.dims(), [batch, tokens]);
+            let nll = nll.into_data().into_vec::<f32>().unwrap();
+            for (found, expected) in nll.iter().zip(&expected) {
+                assert!((found - expected).abs() < 2e-5, "{found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn likelihood_of_an_impossible_token_is_finite() {
+        let device = Default::default();
+        let logits = Tensor::<B, 2>::from_floats([[500.0, -500.0, 499.0]], &device);
+        let targets = Tensor::<B, 2, Int>::from_ints([[1]], &device);
+        let nll = nll(logits, targets).into_data().into_vec::<f32>().unwrap();
+        assert!((nll[0] - 1_000.313_3).abs() < 1e-3, "{nll:?}");
+    }
+}

@@ -4,13 +4,18 @@
 use crate::error::ModelError;
 use crate::llama::LlamaLayer;
 use crate::opt::OptLayer;
-use crate::parts::KvCache;
+use crate::parts::{KvCache, on_host};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use rayon::prelude::*;
 
 /// A decoder layer. Cloning shares the weights.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a layer is one of a few, and its tensors dwarf it"
+)]
 pub enum Layer<B: Backend> {
     /// OPT.
     Opt(OptLayer<B>),
@@ -33,6 +38,15 @@ impl<B: Backend> LayerState<B> {
         Self {
             input,
             residual: Some(residual),
+        }
+    }
+
+    /// The state of sequence `i` alone, in memory of its own: host backends are slow on parts of a buffer.
+    fn sequence(&self, i: usize) -> Self {
+        let part = |x: &Tensor<B, 3>| x.clone().slice_dim(0, i..i + 1).mul_scalar(1.0);
+        Self {
+            input: part(&self.input),
+            residual: self.residual.as_ref().map(part),
         }
     }
 
@@ -61,6 +75,28 @@ impl<B: Backend> LayerState<B> {
     }
 }
 
+/// Applies `f` to each sequence on its own, on all cores, where that is faster: on a host backend, whose elementwise
+/// operations run on one core and are fastest in its cache. Elsewhere, and for a single sequence, it is just `f`.
+///
+/// The sequences do not depend on each other, so the result is the same but for the rounding of products of other
+/// sizes.
+fn by_sequence<B: Backend>(
+    state: LayerState<B>,
+    f: impl Fn(LayerState<B>) -> LayerState<B> + Sync,
+) -> LayerState<B> {
+    let [batch, _, _] = state.input.dims();
+    if batch == 1 || !on_host::<B>(&state.input.device()) {
+        return f(state);
+    }
+    let states: Vec<LayerState<B>> = (0..batch).into_par_iter().map(|i| f(state.sequence(i))).collect();
+    let residual = states.iter().map(|state| state.residual.clone()).collect();
+    let inputs = states.into_iter().map(|state| state.input).collect();
+    LayerState {
+        input: Tensor::cat(inputs, 0),
+        residual: Option::map(residual, |parts: Vec<_>| Tensor::cat(parts, 0)),
+    }
+}
+
 impl<B: Backend> Layer<B> {
     /// Operator groups of a layer, in every family.
     pub const GROUPS: usize = 4;
@@ -69,6 +105,10 @@ impl<B: Backend> Layer<B> {
     ///
     /// The sequences start at position 0 and have no padding.
     pub fn begin(&self, hidden: Tensor<B, 3>) -> LayerState<B> {
+        by_sequence(LayerState::last(hidden), |state| self.start(state.input))
+    }
+
+    fn start(&self, hidden: Tensor<B, 3>) -> LayerState<B> {
         match self {
             Self::Opt(layer) => layer.begin(hidden),
             Self::Llama(layer) => layer.begin(hidden),
@@ -83,7 +123,7 @@ impl<B: Backend> Layer<B> {
     /// # Panics
     /// When `group` is not below [`Self::GROUPS`].
     pub fn advance(&self, state: LayerState<B>, group: usize) -> LayerState<B> {
-        self.step(state, group, None)
+        by_sequence(state, |state| self.step(state, group, None))
     }
 
     fn step(&self, state: LayerState<B>, group: usize, cache: Option<&mut KvCache<B>>) -> LayerState<B> {
@@ -96,16 +136,19 @@ impl<B: Backend> Layer<B> {
 
     /// The whole layer: `[batch, tokens, hidden]` to the same shape.
     pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        (0..Self::GROUPS)
-            .fold(self.begin(hidden), |state, group| self.advance(state, group))
-            .input
+        let all = |state: LayerState<B>| {
+            (0..Self::GROUPS).fold(self.start(state.input), |state, group| {
+                self.step(state, group, None)
+            })
+        };
+        by_sequence(LayerState::last(hidden), all).input
     }
 
     /// The whole layer on the tokens that follow those in `cache`, which takes them up: `[batch, new, hidden]` to the
     /// same shape. The embedding must have been told the same first position.
     pub fn forward_cached(&self, hidden: Tensor<B, 3>, cache: &mut KvCache<B>) -> Tensor<B, 3> {
         (0..Self::GROUPS)
-            .fold(self.begin(hidden), |state, group| {
+            .fold(self.start(hidden), |state, group| {
                 self.step(state, group, Some(cache))
             })
             .input

@@ -10,6 +10,11 @@ use burn::tensor::{DType, Tensor, TensorPrimitive};
 /// A name and the shape that the configuration gives it.
 pub(crate) type NamedShape = (String, Vec<usize>);
 
+/// Whether the backend computes in host memory on the calling thread and may be called from several at once.
+pub(crate) fn on_host<B: Backend>(device: &B::Device) -> bool {
+    matches!(B::name(device).as_str(), "flex" | "ndarray")
+}
+
 /// Takes tensors with a common name prefix from a source to a device.
 pub(crate) struct Loader<'a, B: Backend> {
     pub(crate) source: &'a dyn TensorSource,

@@ -93,7 +93,7 @@ impl RopeConfig {
     /// Reads `rope_scaling` (older) or `rope_parameters` (newer), with `rope_theta` and `partial_rotary_factor` inside
     /// or beside them (`RotaryEmbeddingConfigMixin.convert_rope_params_to_dict` and `standardize_rope_params`).
     pub(crate) fn parse(top: Fields<'_>, head_dim: usize, max_positions: usize) -> Result<Self, ModelError> {
-        if head_dim % 2 != 0 {
+        if !head_dim.is_multiple_of(2) {
             return Err(ModelError::Config(format!(
                 "rotary embeddings need an even `head_dim`, found {head_dim}"
             )));

@@ -12,6 +12,7 @@ eager attention.
     FISTA_PRUNER_MODEL_FIXTURES=/tmp/sweep cargo test --release -p fista-pruner-models --test reference
 
 `--convert DIR` writes `model.safetensors` beside a `pytorch_model.bin` with the same tensors, for readers of the former.
+`--activations FILE` writes `activations.json`.
 `--expect DIR` computes `expected.safetensors` anew for a checkpoint that is there, on the `input_ids` that are there.
 The folders llama1-style, llama3.1-style, mistral-style and qwen2-style were treated so: their first expectations came
 from a model that had been cast to half precision and back, rotary frequencies included, which loading never does.
@@ -25,6 +26,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.activations import ACT2FN
 
 LLAMA = {
     "model_type": "llama",
@@ -266,6 +268,19 @@ def convert(folder):
     save_file({k: v.clone().contiguous() for k, v in state.items()}, folder / "model.safetensors")
 
 
+def activations(file):
+    """Every activation at points that tell the names apart, where exponentials overflow and underflow included."""
+    x = [-120.0, -20.5, -10.0, -3.0, -2.9, -1.0, -0.3, -1e-3, 0.0, 1e-3, 0.5, 1.7, 2.95, 3.0, 5.9, 10.5, 21.0, 120.0]
+    parameters, values = {}, {}
+    for name in sorted(ACT2FN):
+        function = ACT2FN[name].float()
+        with torch.no_grad():
+            for parameter, value in function.named_parameters():
+                parameters[f"{name}.{parameter}"] = value.item()
+            values[name] = function(torch.tensor(x)).tolist()
+    file.write_text(json.dumps({"x": x, "parameters": parameters, "values": values}, indent=0) + "\n")
+
+
 def expect(folder):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     ids = load_file(folder / "expected.safetensors")["input_ids"]
@@ -277,10 +292,13 @@ def main():
     parser.add_argument("--all", action="store_true", help="every case, not only the committed ones")
     parser.add_argument("--convert", action="store_true", help="convert OUT/pytorch_model.bin instead")
     parser.add_argument("--expect", action="store_true", help="compute OUT/expected.safetensors anew instead")
+    parser.add_argument("--activations", action="store_true", help="write the activations' values to OUT instead")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     if arguments.convert:
         return convert(arguments.out)
+    if arguments.activations:
+        return activations(arguments.out)
     if arguments.expect:
         return expect(arguments.out)
     for name, (config, tokens, committed) in CASES.items():

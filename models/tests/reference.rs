@@ -1,6 +1,6 @@
 //! Every fixture folder against what transformers computed: hidden states, logits, loss.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod common;
 
