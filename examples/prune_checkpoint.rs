@@ -5,7 +5,8 @@
 
 use fista_pruner::calibration::{TextOptions, draw_windows, evaluation_windows, read_documents};
 use fista_pruner::checkpoint::CheckpointWriter;
-use fista_pruner::config::{PruneConfig, Propagation, SolverConfig};
+use fista_pruner::config::{Propagation, PruneConfig, SolverConfig};
+use fista_pruner::demo;
 use fista_pruner::error::{Error, Result};
 use fista_pruner::eval::perplexity;
 use fista_pruner::model::Model;
@@ -14,7 +15,6 @@ use fista_pruner::progress::silent;
 use fista_pruner::prune::{Job, WeightSink, prune};
 use fista_pruner::report::overall_sparsity;
 use fista_pruner::tokenizer::Tokenizer;
-use fista_pruner::demo;
 use fista_pruner_backends::{DeviceJob, SolverOps, dispatch, open_default};
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,14 @@ impl DeviceJob for Run {
         let evaluation = evaluation_windows(&tokenizer, &demo::evaluation_text(), seq_len, Some(16))?;
         let nll = |model: &Model| -> Result<f64> {
             let parts = (&model.checkpoint, &model.decoder);
-            Ok(perplexity::<B>(parts, &evaluation.ids, PruneConfig::BATCH_TOKENS, device, &mut silent())?.perplexity)
+            Ok(perplexity::<B>(
+                parts,
+                &evaluation.ids,
+                PruneConfig::BATCH_TOKENS,
+                device,
+                &mut silent(),
+            )?
+            .perplexity)
         };
         println!("dense   perplexity {:8.3}", nll(&model)?);
 

@@ -8,8 +8,8 @@ eager attention.
 
     pip install torch transformers==5.23.0 safetensors
     python generate_fixtures.py fixtures/generated          # the cases that are committed
-    python generate_fixtures.py --all /tmp/sweep            # every case; then
-    FISTA_PRUNER_MODEL_FIXTURES=/tmp/sweep cargo test --release -p fista-pruner-models --test reference
+    python generate_fixtures.py --all sweep                 # every case; then
+    FISTA_PRUNER_MODEL_FIXTURES=$PWD/sweep cargo test --release -p fista-pruner-models --test reference
 
 `--convert DIR` writes `model.safetensors` beside a `pytorch_model.bin` with the same tensors, for readers of the former.
 `--activations FILE` writes `activations.json`.

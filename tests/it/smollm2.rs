@@ -20,13 +20,23 @@ fn json(arguments: &[&str]) -> serde_json::Value {
         .args(["--format", "json", "--device", "flex"])
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn eval(model: &Path) -> serde_json::Value {
     let ids = fixture("eval/smollm2-wikitext2-4x512.safetensors");
-    json(&["eval", "--model", model.to_str().unwrap(), "--data", ids.to_str().unwrap()])
+    json(&[
+        "eval",
+        "--model",
+        model.to_str().unwrap(),
+        "--data",
+        ids.to_str().unwrap(),
+    ])
 }
 
 /// transformers' likelihood of the first windows of WikiText-2's test split, in f32.
@@ -53,7 +63,13 @@ fn a_real_model_is_pruned_to_its_pattern() {
     let mut perplexities = Vec::new();
     for preset in [["--method", "wanda"], ["--preset", "fast"]] {
         let output = parent.path().join(preset[1]);
-        let mut arguments = vec!["prune", "--model", model.to_str().unwrap(), "--output", output.to_str().unwrap()];
+        let mut arguments = vec![
+            "prune",
+            "--model",
+            model.to_str().unwrap(),
+            "--output",
+            output.to_str().unwrap(),
+        ];
         arguments.extend(["--calibration", ids.to_str().unwrap(), "--sparsity", "2:4"]);
         arguments.extend(preset);
         let report = json(&arguments);
