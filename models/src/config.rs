@@ -5,7 +5,7 @@
 use crate::activation::ActivationKind;
 use crate::error::ModelError;
 use crate::fields::Fields;
-use crate::rope::RopeConfig;
+use crate::rope::{RopeConfig, RopePrecision};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -193,6 +193,15 @@ impl ModelConfig {
             Family::Opt => OptConfig::parse(fields).map(Self::Opt),
             other => LlamaConfig::parse(other, fields).map(Self::Llama),
         }
+    }
+
+    /// Rounds rotation frequencies as a model cast to half precision in memory has them; without effect on OPT.
+    #[must_use]
+    pub fn with_rope_precision(mut self, precision: RopePrecision) -> Self {
+        if let Self::Llama(config) = &mut self {
+            config.rope.precision = precision;
+        }
+        self
     }
 
     /// The architecture.

@@ -37,5 +37,5 @@ pub use layer::{Layer, LayerState};
 pub use llama::LlamaLayer;
 pub use opt::OptLayer;
 pub use parts::KvCache;
-pub use rope::{RopeConfig, RopeScaling};
+pub use rope::{RopeConfig, RopePrecision, RopeScaling};
 pub use source::{SourceError, TensorSource};

@@ -18,6 +18,34 @@ pub struct RopeConfig {
     pub head_dim: usize,
     /// Change of the frequencies for long contexts.
     pub scaling: RopeScaling,
+    /// What the frequencies are rounded to.
+    pub precision: RopePrecision,
+}
+
+/// What rotation frequencies are rounded to before they become angles.
+///
+/// `from_pretrained` keeps them in f32 whatever the weights are stored as. A model that was cast to half precision in
+/// memory (`model.half()`) has rounded them too, and keeps the rounded ones when it is cast back; results computed that way
+/// can be reproduced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RopePrecision {
+    /// Not at all: what loading a checkpoint gives.
+    #[default]
+    F32,
+    /// f16, as after `model.half()`.
+    F16,
+    /// bf16, as after `model.bfloat16()`.
+    BF16,
+}
+
+impl RopePrecision {
+    fn round(self, frequency: f32) -> f32 {
+        match self {
+            Self::F32 => frequency,
+            Self::F16 => half::f16::from_f32(frequency).to_f32(),
+            Self::BF16 => half::bf16::from_f32(frequency).to_f32(),
+        }
+    }
 }
 
 /// A change of the rotation frequencies, as `rope_type` names it.
@@ -118,6 +146,7 @@ impl RopeConfig {
             theta,
             head_dim,
             scaling,
+            precision: RopePrecision::F32,
         })
     }
 }
@@ -274,6 +303,14 @@ impl RopeConfig {
     /// Angle per position of each of the `head_dim / 2` pairs, and the factor on cosines and sines, for a sequence of
     /// `tokens` tokens in all.
     pub fn frequencies(&self, tokens: usize) -> (Vec<f32>, f32) {
+        let (mut frequencies, factor) = self.exact_frequencies(tokens);
+        for frequency in &mut frequencies {
+            *frequency = self.precision.round(*frequency);
+        }
+        (frequencies, factor)
+    }
+
+    fn exact_frequencies(&self, tokens: usize) -> (Vec<f32>, f32) {
         let theta = self.theta as f32;
         match &self.scaling {
             RopeScaling::Default => (self.plain(theta), 1.0),

@@ -86,7 +86,12 @@ pub(crate) fn config(folder: &Path) -> ModelConfig {
 
 /// The folder's `expected.safetensors`.
 pub(crate) fn expected(folder: &Path) -> Expected {
-    let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
+    expected_in(&folder.join("expected.safetensors"))
+}
+
+/// What transformers computed, from one file.
+pub(crate) fn expected_in(file: &Path) -> Expected {
+    let bytes = std::fs::read(file).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let ids = file.tensor("input_ids").unwrap();
     let tokens = ids.shape()[1];
