@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::error::{Error, Result};
-use fista_pruner_models::{Decoder, ModelConfig};
+use fista_pruner_models::{Decoder, ModelConfig, RopePrecision};
 use std::path::Path;
 
 /// A model on disk, ready to be streamed.
@@ -21,8 +21,16 @@ impl Model {
     /// # Errors
     /// When a file is missing or damaged, the architecture is not supported, or a tensor is missing or of another shape.
     pub fn open(dir: &Path) -> Result<Self> {
+        Self::open_with(dir, RopePrecision::F32)
+    }
+
+    /// As [`Model::open`], with rotation frequencies rounded as in a model that was cast to half precision in memory.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_with(dir: &Path, precision: RopePrecision) -> Result<Self> {
         let checkpoint = Checkpoint::open(dir)?;
-        let config = ModelConfig::from_json(checkpoint.config_json())?;
+        let config = ModelConfig::from_json(checkpoint.config_json())?.with_rope_precision(precision);
         let decoder = Decoder::new(config, &checkpoint)?;
         let model = Self { checkpoint, decoder };
         for (name, shape) in model.decoder.tensors() {

@@ -5,6 +5,7 @@ use crate::pattern::Pattern;
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fista_pruner_backends::DeviceSpec;
+use fista_pruner_models::RopePrecision;
 use std::path::PathBuf;
 
 /// Prunes trained language models layer by layer: a Hugging Face checkpoint in, a sparse one out.
@@ -189,6 +190,23 @@ pub(crate) enum Preset {
     Paper,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Precision> for RopePrecision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::F16 => Self::F16,
+            Precision::Bf16 => Self::BF16,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
     /// Folder of the checkpoint. Default: the built-in demo model.
@@ -204,6 +222,10 @@ pub(crate) struct EvalArgs {
     /// Tokens of a window. Default: the model's longest sequence, at most 2048.
     #[arg(long, value_name = "N")]
     pub(crate) seq_len: Option<usize>,
+    /// Round rotary frequencies as a model cast to half precision in memory (`model.half()`) has them, to reproduce
+    /// results computed that way. Loading a checkpoint with transformers keeps f32.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub(crate) rope_precision: Precision,
     /// Evaluate only the first windows.
     #[arg(long, value_name = "N")]
     pub(crate) max_windows: Option<usize>,

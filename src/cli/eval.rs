@@ -49,7 +49,7 @@ struct Outcome {
 
 pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
-    let chosen = model::open(args.model.as_deref())?;
+    let chosen = model::open_with(args.model.as_deref(), args.rope_precision.into())?;
     let windows = data::evaluation(
         &chosen,
         &args.data,

@@ -3,6 +3,7 @@
 use crate::demo;
 use crate::error::Result;
 use crate::model::Model;
+use fista_pruner_models::RopePrecision;
 use std::path::{Path, PathBuf};
 
 /// A model and how to call it.
@@ -19,6 +20,14 @@ pub(crate) struct Chosen {
 /// # Errors
 /// When it cannot be opened.
 pub(crate) fn open(dir: Option<&Path>) -> Result<Chosen> {
+    open_with(dir, RopePrecision::F32)
+}
+
+/// As [`open`], with rotation frequencies rounded.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_with(dir: Option<&Path>, precision: RopePrecision) -> Result<Chosen> {
     let (dir, name, is_demo) = match dir {
         Some(dir) => (dir.to_path_buf(), dir.display().to_string(), false),
         None => (
@@ -28,7 +37,7 @@ pub(crate) fn open(dir: Option<&Path>) -> Result<Chosen> {
         ),
     };
     Ok(Chosen {
-        model: Model::open(&dir)?,
+        model: Model::open_with(&dir, precision)?,
         dir,
         name,
         is_demo,
