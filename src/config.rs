@@ -93,6 +93,9 @@ pub struct FistaConfig {
     pub xi: f64,
     /// ε, the relative gain below which Algorithm 1 stops. Paper: 1e-6 for OPT, 1e-3 for LLaMA.
     pub epsilon: f64,
+    /// Most rounds of Algorithm 1; `None`, as in the paper, lets ε and T alone decide, which with ε = 1e-6 can take
+    /// hundreds.
+    pub max_rounds: Option<usize>,
 }
 
 impl FistaConfig {
@@ -107,6 +110,7 @@ impl FistaConfig {
             patience: 3,
             xi: 0.3,
             epsilon: 1e-6,
+            max_rounds: None,
         }
     }
 
@@ -144,6 +148,7 @@ impl FistaConfig {
             "--xi",
             "must lie between 0 and 1",
         )?;
+        check(self.max_rounds != Some(0), "--max-rounds", "must be at least 1")?;
         check(self.epsilon >= 0.0, "--epsilon", "must not be negative")
     }
 }

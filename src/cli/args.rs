@@ -143,6 +143,9 @@ pub(crate) struct SolverArgs {
     /// ε: relative gain below which fista stops. Paper: 1e-6 for OPT, 1e-3 for LLaMA.
     #[arg(long, value_name = "E", help_heading = "Solver settings")]
     pub(crate) epsilon: Option<f64>,
+    /// Most rounds of fista. Default: no limit, as in the paper.
+    #[arg(long, value_name = "N", help_heading = "Solver settings")]
+    pub(crate) max_rounds: Option<usize>,
     /// λ₀: first weight of the ℓ1 term, for statistics per token. Paper: 1e-5.
     #[arg(long, value_name = "L", help_heading = "Solver settings")]
     pub(crate) lambda: Option<f64>,

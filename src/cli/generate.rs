@@ -1,12 +1,14 @@
 //! `generate`: continue a prompt.
 
 use super::args::{Format, GenerateArgs, Global};
+use super::model::Chosen;
 use super::{device, model, show};
 use crate::error::Result;
 use crate::generate::{Generator, Sampling};
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 use fista_pruner_backends::{DeviceJob, SolverOps, dispatch};
+use fista_pruner_models::Family;
 use serde::Serialize;
 use std::io::Write;
 use std::time::Instant;
@@ -104,7 +106,7 @@ pub(crate) fn run(args: &GenerateArgs, global: &Global) -> Result<()> {
         model: &chosen.model,
         tokenizer: &tokenizer,
         args,
-        end: end_tokens(chosen.model.checkpoint.config_json()),
+        end: end_tokens(&chosen),
         stream: global.format == Format::Text,
     };
     let outcome = dispatch(&device::choose(global)?, job)??;
@@ -116,12 +118,22 @@ pub(crate) fn run(args: &GenerateArgs, global: &Global) -> Result<()> {
     }
 }
 
-/// `eos_token_id` of the configuration: none, one or several.
-fn end_tokens(config: &str) -> Vec<u32> {
-    let config: serde_json::Value = serde_json::from_str(config).unwrap_or_default();
-    let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match &config["eos_token_id"] {
-        serde_json::Value::Array(several) => several.iter().filter_map(id).collect(),
-        one => id(one).into_iter().collect(),
-    }
+/// End tokens as transformers finds them: `generation_config.json`, else `config.json`, else the family's default.
+fn end_tokens(chosen: &Chosen) -> Vec<u32> {
+    let listed = |text: &str| -> Option<Vec<u32>> {
+        let config: serde_json::Value = serde_json::from_str(text).ok()?;
+        let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        match config.get("eos_token_id")? {
+            serde_json::Value::Array(several) => Some(several.iter().filter_map(id).collect()),
+            one => Some(id(one).into_iter().collect()),
+        }
+    };
+    let generation = std::fs::read_to_string(chosen.dir.join("generation_config.json")).ok();
+    generation
+        .and_then(|text| listed(&text))
+        .or_else(|| listed(chosen.model.checkpoint.config_json()))
+        .unwrap_or_else(|| match chosen.model.decoder.config().family() {
+            Family::Opt | Family::Llama | Family::Mistral => vec![2],
+            _ => Vec::new(),
+        })
 }

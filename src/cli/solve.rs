@@ -38,6 +38,7 @@ pub(crate) fn solver_config(args: &SolverArgs, family: Option<Family>) -> Result
             patience: args.patience.unwrap_or(fista.patience),
             xi: args.xi.unwrap_or(fista.xi),
             epsilon: args.epsilon.unwrap_or(fista.epsilon),
+            max_rounds: args.max_rounds.or(fista.max_rounds),
         },
         sparsegpt: SparseGptConfig {
             block: args.block.unwrap_or(preset.sparsegpt.block),

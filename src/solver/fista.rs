@@ -182,6 +182,10 @@ pub fn prune<B: SolverOps>(
     let mut bracket = Bracket::new(fista);
     let mut fails = 0;
     while best_error > 0.0 {
+        if fista.max_rounds.is_some_and(|most| info.rounds.len() >= most) {
+            info.stop_reason = StopReason::Iterations;
+            break;
+        }
         let budget = (fista.iterations, fista.tolerance);
         let minimum = minimise(problem, point.clone(), bracket.lambda, lipschitz, budget)?;
         let continuous = problem.squared_error(minimum.point.clone()).sqrt();
