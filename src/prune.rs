@@ -126,7 +126,7 @@ pub fn selected(decoder: &Decoder, config: &PruneConfig) -> Vec<(usize, usize, O
             for operator in operators {
                 let name = decoder.operator_name(layer, operator.name);
                 if config.selects(&name) {
-                    selected.push((layer, group, operator.clone(), name));
+                    selected.push((layer, group, *operator, name));
                 }
             }
         }

@@ -1,5 +1,5 @@
 //! 6. The record of a run: what went in, what was done to every operator, what came out. Written beside the weights as
-//! `pruning_report.json`.
+//!    `pruning_report.json`.
 
 use crate::solver::SolveInfo;
 use serde::{Deserialize, Serialize};

@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// Continue a prompt.
     Generate(GenerateArgs),
     /// Prune one matrix from saved statistics.
-    Solve(SolveArgs),
+    Solve(Box<SolveArgs>),
 }
 
 #[derive(Debug, Args)]
