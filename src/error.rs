@@ -1,6 +1,8 @@
 //! Everything that can go wrong, one variant per way to be wrong. `Display` states the fact; [`Error::hint`] advises.
 
 use crate::pattern::Pattern;
+use fista_pruner_backends::DeviceError;
+use fista_pruner_models::ModelError;
 use std::path::{Path, PathBuf};
 
 /// The result of anything in this crate that can fail.
@@ -119,11 +121,11 @@ pub enum Error {
 
     /// The decoder could not be built.
     #[error(transparent)]
-    Model(#[from] fista_pruner_models::ModelError),
+    Model(#[from] ModelError),
 
     /// The device could not be opened or failed.
     #[error(transparent)]
-    Device(#[from] fista_pruner_backends::DeviceError),
+    Device(#[from] DeviceError),
 }
 
 impl Error {
@@ -152,6 +154,11 @@ impl Error {
             Self::Checkpoint(error) => error.hint(),
             Self::Data(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
+            // A tensor that the decoder asked this crate for: the advice is that of the error inside.
+            Self::Model(ModelError::Source(source)) => source.downcast_ref::<Self>()?.hint(),
+            Self::Device(DeviceError::NotCompiled { feature, .. }) => Some(format!(
+                "build with `cargo build --release --features {feature}`, or choose another --device"
+            )),
             Self::Factorisation { .. } => Some("give more calibration text: --samples, --seq-len".into()),
             _ => None,
         }

@@ -16,7 +16,7 @@ pub struct InspectedOperator {
     pub zeros: usize,
     /// Their share.
     pub sparsity: f64,
-    /// The sparsest n:m pattern with m of 4, 8, 16 or 32 that all of it has.
+    /// The sparsest n:m pattern with m of 4, 8, 16 or 32 that all of it has, and most of it no sparser.
     pub n_of_m: Option<String>,
 }
 
@@ -59,19 +59,24 @@ pub fn inspect(model: &Model) -> Result<Inspection> {
     })
 }
 
-/// The n:m pattern with the lowest n/m, of those the smallest m; `None` where no group size has a zero in every group.
+/// The n:m pattern with the lowest n/m, of those the smallest m; `None` where there is none.
+///
+/// At most n non-zeros in every group are not enough, as zeros spread at random leave a few in any large group: a matrix
+/// pruned to n:m has exactly n of them in most.
 fn n_of_m(values: &[f32], columns: usize) -> Option<String> {
-    let densest = |m: usize| {
-        values
+    let pattern = |m: usize| {
+        let kept = |group: &[f32]| group.iter().filter(|v| **v != 0.0).count();
+        let densest = values.par_chunks(m).map(kept).max()?;
+        let as_dense = values
             .par_chunks(m)
-            .map(|g| g.iter().filter(|v| **v != 0.0).count())
-            .max()
+            .filter(|group| kept(group) == densest)
+            .count();
+        (0 < densest && densest < m && 2 * as_dense > values.len() / m).then_some((densest, m))
     };
     [4, 8, 16, 32]
         .into_iter()
         .filter(|m| columns.is_multiple_of(*m))
-        .filter_map(|m| Some((densest(m)?, m)))
-        .filter(|(n, m)| n < m)
+        .filter_map(pattern)
         .min_by(|(n1, m1), (n2, m2)| (n1 * m2).cmp(&(n2 * m1)).then(m1.cmp(m2)))
         .map(|(n, m)| format!("{n}:{m}"))
 }
@@ -88,5 +93,13 @@ mod tests {
         assert_eq!(n_of_m(&four_of_eight, 8).as_deref(), Some("4:8"));
         assert_eq!(n_of_m(&[1.0; 8], 8), None);
         assert_eq!(n_of_m(&[1.0, 0.0, 0.0, 0.0], 4).as_deref(), Some("1:4"));
+        assert_eq!(n_of_m(&[0.0; 8], 8), None);
+        let scattered = |i: u32| {
+            f32::from(u8::from(
+                i.wrapping_mul(2_654_435_761).wrapping_add(i * i) >> 31 == 0,
+            ))
+        };
+        let scattered: Vec<f32> = (0..1024).map(scattered).collect();
+        assert_eq!(n_of_m(&scattered, 64), None);
     }
 }

@@ -130,8 +130,8 @@ fn swap(new: &Path, output: &Path, aside: Option<&Path>) -> Result<()> {
     Err(Error::io("rename to", output)(source))
 }
 
-/// The output's real path: links and `..` resolved as far as it exists.
-fn resolve(output: &Path) -> Result<PathBuf> {
+/// A path's real form, whether it exists or not: links and `..` resolved as far as it exists.
+pub(crate) fn resolve(output: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(output).map_err(Error::io("resolve", output))?;
     let mut existing = absolute.as_path();
     let mut rest = Vec::new();

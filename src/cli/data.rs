@@ -80,7 +80,16 @@ pub(crate) fn evaluation(
     let path = Path::new(name);
     if is_token_file(path) {
         let mut windows = token_windows(path, chosen.model.decoder.config().vocab_size())?;
-        windows.ids.truncate(max_windows.unwrap_or(usize::MAX).max(1));
+        match max_windows {
+            Some(0) => {
+                return Err(Error::Setting {
+                    setting: "--max-windows",
+                    reason: "must be at least 1".into(),
+                });
+            }
+            Some(most) => windows.truncate(most),
+            None => {}
+        }
         return checked(chosen, windows);
     }
     let text = if name == DEMO {

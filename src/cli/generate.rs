@@ -47,14 +47,17 @@ impl DeviceJob for Job<'_> {
         let started = Instant::now();
         let mut spoken = Spoken {
             tokenizer: self.tokenizer,
+            prompt: &args.prompt,
             ids: Vec::new(),
             printed: 0,
             active: self.stream,
         };
-        spoken.print(&args.prompt);
         let ids = generator.generate(&prompt, args.max_new_tokens, &self.end, &sampling, |id| {
             spoken.say(id)
         })?;
+        if ids.is_empty() {
+            spoken.print(&args.prompt);
+        }
         Ok(Outcome {
             prompt: args.prompt.clone(),
             text: self.tokenizer.decode(&ids)?,
@@ -66,10 +69,11 @@ impl DeviceJob for Job<'_> {
     }
 }
 
-/// Prints text as it grows. A token may end in the middle of a character, so whole texts are decoded and the new part
+/// Prints the prompt once the first token is known, then text as it grows. A token may end in the middle of a character, so whole texts are decoded and the new part
 /// is printed once it is complete.
 struct Spoken<'a> {
     tokenizer: &'a Tokenizer,
+    prompt: &'a str,
     ids: Vec<u32>,
     printed: usize,
     active: bool,
@@ -78,13 +82,16 @@ struct Spoken<'a> {
 impl Spoken<'_> {
     fn print(&self, text: &str) {
         if self.active {
-            print!("{text}");
-            // A closed pipe is noticed by whoever prints the result.
-            let _ = std::io::stdout().flush();
+            // A closed pipe or a full disk is noticed by whoever prints the result; `print!` would panic.
+            let mut stdout = std::io::stdout().lock();
+            let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
         }
     }
 
     fn say(&mut self, id: u32) {
+        if self.ids.is_empty() {
+            self.print(self.prompt);
+        }
         self.ids.push(id);
         let Ok(text) = self.tokenizer.decode(&self.ids) else {
             return;

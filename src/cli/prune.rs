@@ -5,7 +5,7 @@ use super::model::Chosen;
 use super::progress::Bar;
 use super::{data, device, model, show, solve};
 use crate::calibration::TokenWindows;
-use crate::checkpoint::CheckpointWriter;
+use crate::checkpoint::{CheckpointWriter, resolve};
 use crate::config::PruneConfig;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -33,14 +33,12 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         return show::result(global.format, &plan, plan_text);
     }
     let device = device::choose(global)?;
-    let mut output = Output {
-        writer: CheckpointWriter::create(&chosen.model.checkpoint, &args.output, args.overwrite)?,
-        statistics: args
-            .save_statistics
-            .as_deref()
-            .map(StatisticsFolder::create)
-            .transpose()?,
+    let writer = CheckpointWriter::create(&chosen.model.checkpoint, &args.output, args.overwrite)?;
+    let statistics = match &args.save_statistics {
+        Some(folder) => Some(StatisticsFolder::create(folder, writer.output())?),
+        None => None,
     };
+    let mut output = Output { writer, statistics };
     let job = Job {
         model: &chosen.model,
         windows: &windows,
@@ -139,7 +137,14 @@ struct StatisticsFolder {
 }
 
 impl StatisticsFolder {
-    fn create(path: &Path) -> Result<Self> {
+    /// Not inside the output, which must not exist before it is finished.
+    fn create(path: &Path, output: &Path) -> Result<Self> {
+        if resolve(path)?.starts_with(output) {
+            return Err(Error::Setting {
+                setting: "--save-statistics",
+                reason: format!("`{}` lies in the folder of --output", path.display()),
+            });
+        }
         std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
         Ok(Self {
             path: path.to_path_buf(),
