@@ -4,7 +4,7 @@
 //! compensated, so that a Gram matrix of many small batches equals that of one large batch to f32's last digits.
 
 use crate::error::{Error, Result};
-use crate::solver::LayerProblem;
+use crate::solver::{LayerProblem, not_below_zero};
 use burn::tensor::Tensor;
 use fista_pruner_backends::SolverOps;
 
@@ -120,12 +120,13 @@ impl<B: SolverOps> Statistics<B> {
         let mut problem = LayerProblem::new(name, weight.clone(), self.gram.clone());
         if let (Some(drift), Some(drift_gram)) = (&self.drift, &self.drift_gram) {
             let p = weight.clone().matmul(drift.clone());
-            let energy = B::inner(weight.clone().matmul(drift_gram.clone()), weight.clone()).max(0.0);
+            let energy = B::inner(weight.clone().matmul(drift_gram.clone()), weight.clone());
+            let energy = not_below_zero(energy);
             // ‖W X‖² = ‖W X*‖² − 2 tr(W D X*ᵀ Wᵀ) + ‖W D‖², with D = X* − X.
             let target = problem.target_energy - 2.0 * B::inner(p.clone(), weight) + energy;
             problem.drift = Some(p);
             problem.drift_energy = energy;
-            problem.target_energy = target.max(0.0);
+            problem.target_energy = not_below_zero(target);
         }
         problem
     }

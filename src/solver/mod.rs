@@ -58,7 +58,7 @@ impl<B: SolverOps> LayerProblem<B> {
     /// A problem whose target is the operator's own dense output, `X* = X`.
     pub fn new(name: impl Into<String>, weight: Tensor<B, 2>, gram: Tensor<B, 2>) -> Self {
         let product = weight.clone().matmul(gram.clone());
-        let target_energy = B::inner(product, weight.clone()).max(0.0);
+        let target_energy = not_below_zero(B::inner(product, weight.clone()));
         Self {
             name: name.into(),
             weight,
@@ -91,7 +91,7 @@ impl<B: SolverOps> LayerProblem<B> {
         if let Some(drift) = &self.drift {
             product = product + drift.clone().mul_scalar(2.0);
         }
-        (B::inner(product, difference) + self.drift_energy).max(0.0)
+        not_below_zero(B::inner(product, difference) + self.drift_energy)
     }
 
     /// A squared error as a share of the target's energy; an operator without output has none.
@@ -107,6 +107,11 @@ impl<B: SolverOps> LayerProblem<B> {
         let (m, n) = self.shape();
         Tensor::from_data(TensorData::new(values, [m, n]), &self.weight.device())
     }
+}
+
+/// A sum of squares that rounding may have taken below zero. Unlike `f64::max`, it keeps what is not a number.
+pub(crate) fn not_below_zero(value: f64) -> f64 {
+    if value < 0.0 { 0.0 } else { value }
 }
 
 /// Row-major values of a matrix on the host.
@@ -218,6 +223,12 @@ pub fn solve<B: SolverOps>(
     config: &SolverConfig,
 ) -> Result<Solution> {
     pattern.check_inputs(&problem.name, problem.shape().1)?;
+    if !(problem.target_energy.is_finite() && problem.drift_energy.is_finite()) {
+        return Err(Error::NotFinite {
+            what: "the output activation",
+            operator: problem.name.clone(),
+        });
+    }
     let chosen = match config.method {
         Method::Magnitude => magnitude::prune(problem, pattern)?,
         Method::Wanda => wanda::prune(problem, pattern)?,

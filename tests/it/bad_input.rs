@@ -189,6 +189,19 @@ fn an_activation_that_overflows() {
     workspace.refuse("eval --model model --data ids.safetensors", &["finite"]);
 }
 
+/// The same, where the operator with the large weights is itself pruned.
+#[test]
+fn an_operator_whose_output_overflows() {
+    for method in ["fista", "sparsegpt", "wanda", "magnitude"] {
+        let workspace = Workspace::with("smollm2-style");
+        workspace.edit(WEIGHTS, |weights| {
+            weights.fill("model.layers.1.mlp.up_proj.weight", 3e38)
+        });
+        let line = format!("{PRUNE} --targets layers.1.mlp.up_proj").replace("magnitude", method);
+        workspace.refuse(&line, &["`model.layers.1.mlp.up_proj`", "finite"]);
+    }
+}
+
 #[test]
 fn a_hostile_pickle() {
     let workspace = Workspace::with("smollm2-style");
