@@ -42,7 +42,7 @@ impl DeviceJob for Run {
         let model = Model::open(&self.model)?;
         let tokenizer = Tokenizer::open(&self.model)?;
         let documents = match &self.text {
-            Some(file) => read_documents(&[file.clone()], &TextOptions::default())?,
+            Some(file) => read_documents(std::slice::from_ref(file), &TextOptions::default())?,
             None => demo::calibration_documents()?,
         };
         let seq_len = 256;

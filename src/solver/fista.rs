@@ -221,5 +221,16 @@ pub fn prune<B: SolverOps>(
             bracket.lower();
         }
     }
+    keep_what_is_kept(&mut best, &download(problem.weight.clone())?);
     Ok(Solution { info, ..best })
+}
+
+/// The soft threshold can leave a weight at zero that the pattern keeps. It stays a kept weight, of the smallest size there
+/// is, so that the number of zeros is the one asked for.
+fn keep_what_is_kept(solution: &mut Solution, dense: &[f32]) {
+    for ((value, keep), dense) in solution.values.iter_mut().zip(&solution.keep).zip(dense) {
+        if *keep && *value == 0.0 && *dense != 0.0 {
+            *value = f32::MIN_POSITIVE.copysign(*dense);
+        }
+    }
 }
