@@ -232,6 +232,7 @@ fn gradients_reach_the_weights() {
             None => panic!("{name}: no gradient at the weight"),
         };
         let bound = 0.02 * slope.abs().max(0.1);
+        assert!((slope - quotient).abs() < bound, "{name}: {slope} {quotient}");
 
         let plain: Layer<B> = layer.valid();
         let (a, b) = (
