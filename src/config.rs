@@ -74,6 +74,15 @@ impl LambdaSearch {
     pub const ALL: [(&'static str, Self); 2] = [("expand", Self::Expand), ("bisect", Self::Bisect)];
 }
 
+/// An error that names the flag, unless `ok`.
+fn check(ok: bool, setting: &'static str, reason: &str) -> Result<()> {
+    if ok {
+        return Ok(());
+    }
+    let reason = reason.to_owned();
+    Err(Error::Setting { setting, reason })
+}
+
 /// Settings of Algorithm 1 and of the FISTA iterations inside it. Symbols are the paper's (arXiv 2408.03728, Sec. 4.1).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FistaConfig {
@@ -123,16 +132,6 @@ impl FistaConfig {
     }
 
     fn validate(&self) -> Result<()> {
-        let check = |ok: bool, setting, reason: &str| {
-            if ok {
-                Ok(())
-            } else {
-                Err(Error::Setting {
-                    setting,
-                    reason: reason.to_owned(),
-                })
-            }
-        };
         let positive = |v: f64| v.is_finite() && v > 0.0;
         check(positive(self.lambda_max), "--lambda-max", "must be positive")?;
         check(
@@ -209,16 +208,6 @@ impl L0Config {
     }
 
     fn validate(&self) -> Result<()> {
-        let check = |ok: bool, setting, reason: &str| {
-            if ok {
-                Ok(())
-            } else {
-                Err(Error::Setting {
-                    setting,
-                    reason: reason.to_owned(),
-                })
-            }
-        };
         check(self.steps > 0, "--l0-steps", "must be at least 1")?;
         check(
             self.rho > 0.0 && self.rho.is_finite(),
@@ -306,19 +295,13 @@ impl SolverConfig {
     pub fn validate(&self) -> Result<()> {
         self.fista.validate()?;
         self.l0.validate()?;
-        if self.sparsegpt.block == 0 {
-            return Err(Error::Setting {
-                setting: "--block",
-                reason: "must be at least 1".into(),
-            });
-        }
-        if !(self.sparsegpt.damping > 0.0 && self.sparsegpt.damping.is_finite()) {
-            return Err(Error::Setting {
-                setting: "--damping",
-                reason: "must be positive".into(),
-            });
-        }
-        Ok(())
+        check(self.sparsegpt.block > 0, "--block", "must be at least 1")?;
+        let damping = self.sparsegpt.damping;
+        check(
+            damping > 0.0 && damping.is_finite(),
+            "--damping",
+            "must be positive",
+        )
     }
 }
 

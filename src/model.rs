@@ -1,6 +1,6 @@
 //! A checkpoint and the decoder that its configuration describes, checked against each other.
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use fista_pruner_models::{Decoder, ModelConfig, RopePrecision};
 use std::path::Path;
@@ -34,32 +34,9 @@ impl Model {
         let decoder = Decoder::new(config, &checkpoint)?;
         let model = Self { checkpoint, decoder };
         for (name, shape) in model.decoder.tensors() {
-            model.check(name, &shape)?;
+            model.checkpoint.expect(&name, &shape)?;
         }
         Ok(model)
-    }
-
-    fn check(&self, tensor: String, expected: &[usize]) -> Result<()> {
-        let Some(info) = self.checkpoint.info(&tensor) else {
-            let dir = self.checkpoint.dir().to_path_buf();
-            return Err(CheckpointError::MissingTensor { dir, tensor }.into());
-        };
-        let file = info.file.clone();
-        if info.shape != expected {
-            let (expected, found) = (expected.to_vec(), info.shape.clone());
-            return Err(CheckpointError::Shape {
-                file,
-                tensor,
-                expected,
-                found,
-            }
-            .into());
-        }
-        if !info.dtype.is_weight() {
-            let dtype = info.dtype.clone();
-            return Err(CheckpointError::Dtype { file, tensor, dtype }.into());
-        }
-        Ok(())
     }
 
     /// The tokens of a window: what was asked for, or the model's longest sequence, at most

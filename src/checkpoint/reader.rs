@@ -227,14 +227,12 @@ impl Checkpoint {
         self.tensors.get(name).map(|stored| &stored.info)
     }
 
-    /// The tensor `name` as row-major f32 of exactly `shape`.
+    /// The tensor `name`, which must be there with exactly `shape` and in a floating-point format.
     ///
     /// # Errors
-    /// When it is missing, has another shape, is not stored in a floating-point format, or holds a value that is not
-    /// finite; or when the file cannot be read.
-    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let stored = self.stored(name)?;
-        let info = &stored.info;
+    /// When it is missing, has another shape, or is not stored in a floating-point format.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
+        let info = &self.stored(name)?.info;
         let (file, tensor) = (info.file.clone(), name.to_owned());
         if info.shape != shape {
             let (expected, found) = (shape.to_vec(), info.shape.clone());
@@ -247,13 +245,20 @@ impl Checkpoint {
             .into());
         }
         if !info.dtype.is_weight() {
-            return Err(CheckpointError::Dtype {
-                file,
-                tensor,
-                dtype: info.dtype.clone(),
-            }
-            .into());
+            let dtype = info.dtype.clone();
+            return Err(CheckpointError::Dtype { file, tensor, dtype }.into());
         }
+        Ok(info)
+    }
+
+    /// The tensor `name` as row-major f32 of exactly `shape`.
+    ///
+    /// # Errors
+    /// When it is missing, has another shape, is not stored in a floating-point format, or holds a value that is not
+    /// finite; or when the file cannot be read.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let info = self.expect(name, shape)?;
+        let stored = self.stored(name)?;
         let mut values = vec![0.0; info.elements()];
         let wrong = if stored.strides.is_some() {
             decode_into(&self.gather(stored)?, &info.dtype, &mut values)
@@ -263,8 +268,8 @@ impl Checkpoint {
         match wrong {
             None => Ok(values),
             Some(position) => Err(CheckpointError::NotFinite {
-                file,
-                tensor,
+                file: info.file.clone(),
+                tensor: name.to_owned(),
                 position,
             }
             .into()),
