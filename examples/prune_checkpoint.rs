@@ -16,6 +16,7 @@ use fista_pruner::prune::{Job, WeightSink, prune};
 use fista_pruner::report::overall_sparsity;
 use fista_pruner::tokenizer::Tokenizer;
 use fista_pruner_backends::{DeviceJob, SolverOps, dispatch, open_default};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Weights go straight into the new checkpoint.
@@ -64,6 +65,7 @@ impl DeviceJob for Run {
         for pattern in [Pattern::unstructured(0.5)?, Pattern::n_of_m(2, 4)?] {
             let config = PruneConfig {
                 pattern,
+                patterns: BTreeMap::new(),
                 solver: SolverConfig::fast(Some(model.decoder.config().family())),
                 propagation: Propagation::INTRA,
                 targets: None,

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::pattern::Pattern;
 use fista_pruner_models::Family;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// How one operator's weights are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,11 +47,14 @@ pub enum WarmStart {
     Wanda,
     /// The result of SparseGPT.
     SparseGpt,
+    /// The result of ℓ0 splitting.
+    L0,
 }
 
 impl WarmStart {
     /// Every warm start, with the name the command line uses.
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("l0", Self::L0),
         ("dense", Self::Dense),
         ("magnitude", Self::Magnitude),
         ("wanda", Self::Wanda),
@@ -67,11 +71,64 @@ pub enum LambdaSearch {
     Expand,
     /// The midpoint of `[lower, upper]` from the start, with `upper = M`, as Algorithm 1 prints it.
     Bisect,
+    /// Geometric midpoints between ends that are known to enclose the answer: above by the smallest λ whose minimiser is
+    /// zero (which rounding costs nothing), below, while no lower end is known, by a tenth at a time.
+    Bracket,
 }
 
 impl LambdaSearch {
     /// Every rule, with the name the command line uses.
-    pub const ALL: [(&'static str, Self); 2] = [("expand", Self::Expand), ("bisect", Self::Bisect)];
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("expand", Self::Expand),
+        ("bisect", Self::Bisect),
+        ("bracket", Self::Bracket),
+    ];
+}
+
+/// What λ is measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LambdaUnit {
+    /// The objective's own unit, as in the paper, with statistics per token. What a number means then depends on the scale
+    /// of the activations.
+    Absolute,
+    /// The smallest λ whose minimiser is zero, `max |W X X*ᵀ| / p`: a number between 0 and 1 that means the same everywhere.
+    Relative,
+}
+
+impl LambdaUnit {
+    /// Every unit, with the name the command line uses.
+    pub const ALL: [(&'static str, Self); 2] = [("absolute", Self::Absolute), ("relative", Self::Relative)];
+}
+
+/// Which columns a method works in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scaling {
+    /// The operator's own, as in the paper.
+    None,
+    /// Every input brought to unit norm first: outlier channels no longer slow gradient steps down.
+    Columns,
+}
+
+impl Scaling {
+    /// Every scaling, with the name the command line uses.
+    pub const ALL: [(&'static str, Self); 2] = [("none", Self::None), ("columns", Self::Columns)];
+}
+
+/// Which entries compete for the zeros of an unstructured pattern. In an n:m pattern it is always the group's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Threshold {
+    /// Those of the whole matrix.
+    Matrix,
+    /// Those of one output row; every row gets its share.
+    Row,
+}
+
+impl Threshold {
+    /// Every threshold, with the name the command line uses.
+    pub const ALL: [(&'static str, Self); 2] = [("matrix", Self::Matrix), ("row", Self::Row)];
 }
 
 /// An error that names the flag, unless `ok`.
@@ -105,6 +162,13 @@ pub struct FistaConfig {
     /// Most rounds of Algorithm 1; `None`, as in the paper, lets ε and T alone decide, which with ε = 1e-6 can take
     /// hundreds.
     pub max_rounds: Option<usize>,
+    /// The columns that FISTA and its rounding work in. Paper: the operator's own.
+    pub scaling: Scaling,
+    /// What λ₀ and M are measured in. Paper: absolute.
+    pub lambda_unit: LambdaUnit,
+    /// Whether FISTA's momentum starts anew when it points uphill (O'Donoghue & Candès, arXiv 1204.3982, gradient scheme).
+    /// Paper: no.
+    pub restart: bool,
 }
 
 impl FistaConfig {
@@ -120,6 +184,9 @@ impl FistaConfig {
             xi: 0.3,
             epsilon: 1e-6,
             max_rounds: None,
+            scaling: Scaling::None,
+            lambda_unit: LambdaUnit::Absolute,
+            restart: false,
         }
     }
 
@@ -127,6 +194,21 @@ impl FistaConfig {
     pub fn paper_llama() -> Self {
         Self {
             epsilon: 1e-3,
+            ..Self::paper_opt()
+        }
+    }
+
+    /// Algorithm 1 in scaled columns with a relative λ: the same whatever the amount of calibration data or the scale of
+    /// the activations.
+    pub fn scaled() -> Self {
+        Self {
+            lambda: 1e-6,
+            lambda_max: 1.0,
+            search: LambdaSearch::Bracket,
+            epsilon: 1e-3,
+            scaling: Scaling::Columns,
+            lambda_unit: LambdaUnit::Relative,
+            restart: true,
             ..Self::paper_opt()
         }
     }
@@ -197,12 +279,12 @@ impl L0Config {
         }
     }
 
-    /// Fast growth: on real layers within 5 % of ALPS, in a seventh of the products.
+    /// Few steps: on real layers within 7 % of ALPS, for what SparseGPT costs.
     pub fn fast() -> Self {
         Self {
-            steps: 20,
-            rho: 0.2,
-            growth: 1.25,
+            steps: 8,
+            rho: 0.3,
+            growth: 1.1,
             ..Self::best()
         }
     }
@@ -247,6 +329,9 @@ pub struct SolverConfig {
     pub sparsegpt: SparseGptConfig,
     /// Settings of `l0`.
     pub l0: L0Config,
+    /// Which entries compete for an unstructured pattern's zeros; `None` leaves each method its own: the row for `wanda`,
+    /// blocks of columns for `sparsegpt`, the matrix for the others.
+    pub threshold: Option<Threshold>,
     /// Conjugate-gradient steps on the final support, after any method. 0 leaves the method's own values.
     pub polish: usize,
 }
@@ -265,7 +350,19 @@ impl SolverConfig {
             fista,
             sparsegpt: SparseGptConfig::default(),
             l0: L0Config::best(),
+            threshold: None,
             polish: 0,
+        }
+    }
+
+    /// A published method with what later work added: FISTA in scaled columns, every method's values made the best ones
+    /// for its support.
+    pub fn improved(method: Method, family: Option<Family>) -> Self {
+        Self {
+            method,
+            fista: FistaConfig::scaled(),
+            polish: Self::best(family).polish,
+            ..Self::paper(family)
         }
     }
 
@@ -283,9 +380,13 @@ impl SolverConfig {
         Self {
             method: Method::L0,
             l0: L0Config::fast(),
-            polish: 8,
+            polish: 3,
             ..Self::paper(family)
         }
+    }
+
+    pub(crate) fn threshold_or(&self, own: Threshold) -> Threshold {
+        self.threshold.unwrap_or(own)
     }
 
     /// Checks every value's range.
@@ -296,6 +397,11 @@ impl SolverConfig {
         self.fista.validate()?;
         self.l0.validate()?;
         check(self.sparsegpt.block > 0, "--block", "must be at least 1")?;
+        check(
+            self.threshold.is_none() || self.method != Method::SparseGpt,
+            "--threshold",
+            "sparsegpt always compares within blocks of columns",
+        )?;
         let damping = self.sparsegpt.damping;
         check(
             damping > 0.0 && damping.is_finite(),
@@ -352,12 +458,20 @@ impl Propagation {
         dense_target: false,
     };
 
+    /// As [`Propagation::SEQUENTIAL`], and corrected within the layer too: every operator sees the input it will have.
+    pub const REFRESHED: Self = Self {
+        layer_input: LayerInput::Pruned,
+        corrected: true,
+        dense_target: false,
+    };
+
     /// The named combinations, as the command line spells them.
-    pub const NAMED: [(&'static str, Self); 4] = [
+    pub const NAMED: [(&'static str, Self); 5] = [
         ("intra", Self::INTRA),
         ("none", Self::NONE),
         ("full", Self::FULL),
         ("sequential", Self::SEQUENTIAL),
+        ("refreshed", Self::REFRESHED),
     ];
 
     /// The name of a named combination.
@@ -374,8 +488,10 @@ impl Propagation {
 /// What a whole pruning run does, once model and data are there.
 #[derive(Debug, Clone)]
 pub struct PruneConfig {
-    /// The zeros each operator must have.
+    /// The zeros each operator must have, where `patterns` says nothing else.
     pub pattern: Pattern,
+    /// Operators, by full name, with a pattern of their own: see [`crate::allocation`].
+    pub patterns: BTreeMap<String, Pattern>,
     /// How an operator's weights are chosen.
     pub solver: SolverConfig,
     /// Where inputs and targets come from.
@@ -391,6 +507,11 @@ pub struct PruneConfig {
 impl PruneConfig {
     /// Enough tokens to keep matrix products at full speed on a CPU, few enough to stay small next to one layer.
     pub const BATCH_TOKENS: usize = 4096;
+
+    /// The zeros that the operator of this full name must have.
+    pub fn pattern_for(&self, operator: &str) -> Pattern {
+        self.patterns.get(operator).copied().unwrap_or(self.pattern)
+    }
 
     /// Whether the operator of this full name (`model.layers.0.mlp.up_proj`) is to be pruned.
     pub fn selects(&self, operator: &str) -> bool {

@@ -24,6 +24,8 @@ pub mod statistics;
 
 pub mod solver;
 
+pub mod allocation;
+pub mod compare;
 pub mod plan;
 pub mod progress;
 pub mod prune;

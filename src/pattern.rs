@@ -3,6 +3,7 @@
 //! A pattern comes in from the command line or a `PruneConfig`; the solver asks it which
 //! entries of a score matrix to keep, and the writer asks it to check what was written.
 
+use crate::config::Threshold;
 use crate::error::{Error, Result};
 use crate::select::{keep_all_but, keep_in_groups};
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,20 @@ impl Pattern {
                     .collect()
             }
             _ => self.keep_largest(scores, rows, columns),
+        }
+    }
+
+    /// [`Pattern::keep_largest`] or [`Pattern::keep_largest_per_row`].
+    pub fn keep_within(
+        &self,
+        threshold: Threshold,
+        scores: &[f32],
+        rows: usize,
+        columns: usize,
+    ) -> Vec<bool> {
+        match threshold {
+            Threshold::Matrix => self.keep_largest(scores, rows, columns),
+            Threshold::Row => self.keep_largest_per_row(scores, rows, columns),
         }
     }
 

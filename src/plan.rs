@@ -45,9 +45,10 @@ pub struct Plan {
 pub fn plan(checkpoint: &Checkpoint, decoder: &Decoder, config: &PruneConfig, tokens: usize) -> Result<Plan> {
     let mut operators = Vec::new();
     for (_, _, operator, name) in selected(decoder, config) {
-        config.pattern.check_inputs(&name, operator.in_features)?;
+        let pattern = config.pattern_for(&name);
+        pattern.check_inputs(&name, operator.in_features)?;
         operators.push(PlannedOperator {
-            zeros: config.pattern.zeros(operator.out_features, operator.in_features),
+            zeros: pattern.zeros(operator.out_features, operator.in_features),
             shape: [operator.out_features, operator.in_features],
             name,
         });

@@ -13,7 +13,7 @@ use crate::config::{LayerInput, PruneConfig};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Observer};
 use crate::report::OperatorReport;
-use crate::solver::{self, Solution};
+use crate::solver::{self, LayerProblem, Solution};
 use crate::statistics::{Accumulator, Statistics};
 use burn::tensor::{Int, Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
@@ -80,6 +80,39 @@ pub struct Job<'a> {
     pub config: &'a PruneConfig,
 }
 
+/// What several runs over one model and one set of windows share.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// The dense checkpoint.
+    pub checkpoint: &'a Checkpoint,
+    /// Its decoder.
+    pub decoder: &'a Decoder,
+    /// Calibration windows, all of one length.
+    pub windows: &'a [Vec<u32>],
+    /// Tokens computed at once on the device.
+    pub batch_tokens: usize,
+}
+
+/// One of several ways to prune the same model in one pass.
+pub struct Branch<'a> {
+    /// What to do; its `batch_tokens` is the source's.
+    pub config: &'a PruneConfig,
+    /// Where its weights go.
+    pub sink: &'a mut dyn WeightSink,
+}
+
+/// What came of a branch.
+#[derive(Debug, Clone, Default)]
+pub struct BranchOutcome {
+    /// One report an operator, in the order of pruning.
+    pub operators: Vec<OperatorReport>,
+    /// Seconds of what only this branch needed: its own hidden states and statistics, and its solver.
+    pub seconds: f64,
+}
+
+/// Is told of each layer once all branches have pruned it: its number, the dense layer, and each branch's.
+pub type AfterLayer<'a, B> = dyn FnMut(usize, &Layer<B>, &[&Layer<B>]) -> Result<()> + 'a;
+
 /// Prunes every selected operator of every decoder layer.
 ///
 /// # Errors
@@ -91,30 +124,119 @@ pub fn prune<B: SolverOps>(
     sink: &mut dyn WeightSink,
     observer: &mut dyn Observer,
 ) -> Result<Vec<OperatorReport>> {
-    job.config.solver.validate()?;
-    check_selection(&job)?;
-    let layers = job.decoder.config().num_layers();
+    let source = Source {
+        checkpoint: job.checkpoint,
+        decoder: job.decoder,
+        windows: job.windows,
+        batch_tokens: job.config.batch_tokens,
+    };
+    let branch = Branch {
+        config: job.config,
+        sink,
+    };
+    let (mut outcomes, _) =
+        prune_branches::<B>(source, vec![branch], device, observer, &mut |_, _, _| Ok(()))?;
+    Ok(outcomes
+        .pop()
+        .map(|outcome| outcome.operators)
+        .unwrap_or_default())
+}
+
+/// Prunes the model in several ways in one pass over it: layers are read once, and branches whose operators see the dense
+/// model's activations share the statistics. Gives each branch's outcome, and the seconds of what they shared.
+///
+/// # Errors
+/// As [`prune`].
+pub fn prune_branches<B: SolverOps>(
+    source: Source<'_>,
+    branches: Vec<Branch<'_>>,
+    device: &B::Device,
+    observer: &mut dyn Observer,
+    after_layer: &mut AfterLayer<'_, B>,
+) -> Result<(Vec<BranchOutcome>, f64)> {
+    for branch in &branches {
+        branch.config.solver.validate()?;
+        check_selection(source.decoder, branch.config)?;
+    }
+    let started = Instant::now();
+    let layers = source.decoder.config().num_layers();
     observer.event(Event::Stage {
         name: "layers",
         steps: layers,
     });
-    let mut hidden = Hidden::<B>::embed(&job, device)?;
-    let mut reports = Vec::new();
+    let mut hidden = embed::<B>(&source, device)?;
+    let mut states: Vec<BranchState<'_, B>> = branches
+        .into_iter()
+        .map(|branch| BranchState::new(branch, &hidden))
+        .collect();
+    let dense_needed = states.iter().any(|state| state.needs_dense());
+    let mut elsewhere = 0.0;
     for layer in 0..layers {
         observer.event(Event::Working {
             on: &format!("layer {layer}"),
         });
         let run = LayerRun {
-            job,
+            source,
             layer,
-            dense: job.decoder.layer::<B>(layer, job.checkpoint, device)?,
+            dense: source.decoder.layer::<B>(layer, source.checkpoint, device)?,
         };
-        hidden = run.prune(hidden, sink, observer, &mut reports)?;
-        sink.layer_done(layer)?;
+        hidden = run.prune(hidden, dense_needed, &mut states, observer)?;
+        let finished = Instant::now();
+        let pruned: Vec<&Layer<B>> = states.iter().filter_map(|state| state.pruned.as_ref()).collect();
+        after_layer(layer, &run.dense, &pruned)?;
+        elsewhere += finished.elapsed().as_secs_f64();
+        for state in &mut states {
+            state.pruned = None;
+            state.branch.sink.layer_done(layer)?;
+        }
         observer.event(Event::Step);
     }
     observer.event(Event::Done);
-    Ok(reports)
+    let outcomes: Vec<BranchOutcome> = states.into_iter().map(|state| state.outcome).collect();
+    let own: f64 = outcomes.iter().map(|outcome| outcome.seconds).sum();
+    let shared = (started.elapsed().as_secs_f64() - elsewhere - own).max(0.0);
+    Ok((outcomes, shared))
+}
+
+/// Shows `each` the problem of every selected operator of the dense model, in one pass over it.
+pub(crate) fn survey<B: SolverOps>(
+    source: Source<'_>,
+    config: &PruneConfig,
+    device: &B::Device,
+    observer: &mut dyn Observer,
+    mut each: impl FnMut(usize, &LayerProblem<B>) -> Result<()>,
+) -> Result<()> {
+    check_selection(source.decoder, config)?;
+    let layers = source.decoder.config().num_layers();
+    observer.event(Event::Stage {
+        name: "survey of the dense layers",
+        steps: layers,
+    });
+    let mut hidden = embed::<B>(&source, device)?;
+    for layer in 0..layers {
+        let dense = source.decoder.layer::<B>(layer, source.checkpoint, device)?;
+        let mut states: States<B> = hidden.into_iter().map(|h| dense.begin(h)).collect();
+        for (group, operators) in source.decoder.config().operator_groups().iter().enumerate() {
+            let mut gathered = None;
+            for operator in operators {
+                let name = source.decoder.operator_name(layer, operator.name);
+                let Some(weight) = dense.weight(operator.name).filter(|_| config.selects(&name)) else {
+                    continue;
+                };
+                let statistics = match gathered.take() {
+                    Some(statistics) => statistics,
+                    None => statistics(&name, None, Some(&states))?,
+                };
+                each(layer, &statistics.problem(&name, weight))?;
+                gathered = Some(statistics);
+            }
+            states = advance(&dense, states, group);
+        }
+        hidden = states.into_iter().map(|state| state.input).collect();
+        observer.event(Event::Step);
+    }
+    observer.event(Event::Done);
+    Ok(())
 }
 
 /// The operators that a configuration selects, as `(layer, group, operator, full name)`, in the order of pruning.
@@ -135,8 +257,8 @@ pub fn selected(decoder: &Decoder, config: &PruneConfig) -> Vec<(usize, usize, O
 }
 
 /// Finds out before any work whether something is selected, and whether the pattern fits all of it.
-fn check_selection(job: &Job<'_>) -> Result<()> {
-    let selected = selected(job.decoder, job.config);
+fn check_selection(decoder: &Decoder, config: &PruneConfig) -> Result<()> {
+    let selected = selected(decoder, config);
     if selected.is_empty() {
         return Err(Error::Setting {
             setting: "--targets/--ignore",
@@ -144,31 +266,23 @@ fn check_selection(job: &Job<'_>) -> Result<()> {
         });
     }
     for (_, _, operator, name) in &selected {
-        job.config.pattern.check_inputs(name, operator.in_features)?;
+        config
+            .pattern_for(name)
+            .check_inputs(name, operator.in_features)?;
     }
     Ok(())
 }
 
 /// Hidden states that enter a decoder layer, in batches `[windows, tokens, hidden]`.
-struct Hidden<B: SolverOps> {
-    /// The dense model's, where a target or a next layer needs them.
-    dense: Option<Vec<Tensor<B, 3>>>,
-    /// The pruned model's; `None` where they are the dense model's.
-    real: Option<Vec<Tensor<B, 3>>>,
-}
+type Hidden<B> = Vec<Tensor<B, 3>>;
+type States<B> = Vec<LayerState<B>>;
 
-impl<B: SolverOps> Hidden<B> {
-    fn embed(job: &Job<'_>, device: &B::Device) -> Result<Self> {
-        let embedding = job.decoder.embedding::<B>(job.checkpoint, device)?;
-        let batches: Vec<_> = token_batches(job.windows, job.config.batch_tokens, device)
-            .map(|ids| embedding.forward(ids, 0))
-            .collect();
-        let propagation = job.config.propagation;
-        let real = (propagation.layer_input == LayerInput::Pruned).then(|| batches.clone());
-        let dense =
-            (propagation.layer_input == LayerInput::Dense || propagation.dense_target).then_some(batches);
-        Ok(Self { dense, real })
-    }
+/// The model's hidden states before the first layer.
+pub(crate) fn embed<B: SolverOps>(source: &Source<'_>, device: &B::Device) -> Result<Hidden<B>> {
+    let embedding = source.decoder.embedding::<B>(source.checkpoint, device)?;
+    Ok(token_batches(source.windows, source.batch_tokens, device)
+        .map(|ids| embedding.forward(ids, 0))
+        .collect())
 }
 
 /// Token windows of one length as batches `[windows, tokens]` of at most `batch_tokens` tokens, at least one window each.
@@ -184,105 +298,154 @@ pub fn token_batches<'a, B: SolverOps>(
     })
 }
 
+/// A branch on its way through the model.
+struct BranchState<'a, B: SolverOps> {
+    branch: Branch<'a>,
+    /// What enters the next layer of the pruned model; `None` where that is the dense model's.
+    hidden: Option<Hidden<B>>,
+    /// Within a layer: what the operators really see; `None` while that is what the dense layer's see.
+    real: Option<States<B>>,
+    /// The layer at hand, as far as it is pruned.
+    pruned: Option<Layer<B>>,
+    outcome: BranchOutcome,
+}
+
+impl<'a, B: SolverOps> BranchState<'a, B> {
+    fn new(branch: Branch<'a>, hidden: &Hidden<B>) -> Self {
+        let pruned_input = branch.config.propagation.layer_input == LayerInput::Pruned;
+        Self {
+            branch,
+            hidden: pruned_input.then(|| hidden.clone()),
+            real: None,
+            pruned: None,
+            outcome: BranchOutcome::default(),
+        }
+    }
+
+    fn needs_dense(&self) -> bool {
+        let propagation = self.branch.config.propagation;
+        propagation.layer_input == LayerInput::Dense || propagation.dense_target
+    }
+}
+
 /// One decoder layer being pruned.
 struct LayerRun<'a, B: SolverOps> {
-    job: Job<'a>,
+    source: Source<'a>,
     layer: usize,
     dense: Layer<B>,
 }
 
-type States<B> = Vec<LayerState<B>>;
-
 impl<B: SolverOps> LayerRun<'_, B> {
-    /// Prunes the layer's groups in order and gives the next layer's hidden states.
+    /// Prunes the layer's groups in order in every branch and gives the next layer's dense hidden states.
     fn prune(
         &self,
         hidden: Hidden<B>,
-        sink: &mut dyn WeightSink,
+        dense_needed: bool,
+        branches: &mut [BranchState<'_, B>],
         observer: &mut dyn Observer,
-        reports: &mut Vec<OperatorReport>,
     ) -> Result<Hidden<B>> {
-        let propagation = self.job.config.propagation;
-        let begin = |batches: &Vec<Tensor<B, 3>>| -> States<B> {
+        let begin = |batches: &Hidden<B>| -> States<B> {
             batches.iter().map(|h| self.dense.begin(h.clone())).collect()
         };
-        let mut pruned = self.dense.clone();
-        let mut dense_states = hidden.dense.as_ref().map(begin);
-        let mut real_states = hidden.real.as_ref().map(begin);
-        let groups = self.job.decoder.config().operator_groups();
-        for (group, operators) in groups.iter().enumerate() {
-            let chosen: Vec<_> = operators
-                .iter()
-                .map(|operator| {
-                    (
-                        operator,
-                        self.job.decoder.operator_name(self.layer, operator.name),
-                    )
-                })
-                .filter(|(_, name)| self.job.config.selects(name))
-                .collect();
-            if let Some((_, first)) = chosen.first() {
-                let statistics = self.statistics(first, dense_states.as_ref(), real_states.as_ref())?;
+        let mut dense = dense_needed.then(|| begin(&hidden));
+        drop(hidden);
+        for state in branches.iter_mut() {
+            let started = Instant::now();
+            state.pruned = Some(self.dense.clone());
+            state.real = state.hidden.as_ref().map(begin);
+            state.outcome.seconds += started.elapsed().as_secs_f64();
+        }
+        for group in 0..self.source.decoder.config().operator_groups().len() {
+            let mut shared = None;
+            for state in branches.iter_mut() {
+                self.group(group, state, dense.as_ref(), &mut shared, observer)?;
+            }
+            dense = dense.map(|states| advance(&self.dense, states, group));
+        }
+        let outputs = |states: States<B>| states.into_iter().map(|state| state.input).collect::<Hidden<B>>();
+        for state in branches.iter_mut() {
+            let started = Instant::now();
+            let propagation = state.branch.config.propagation;
+            let real = state.real.take();
+            if propagation.layer_input == LayerInput::Pruned {
+                state.hidden = match (&state.pruned, propagation.corrected) {
+                    (Some(pruned), false) => state
+                        .hidden
+                        .take()
+                        .map(|batches| batches.into_iter().map(|h| pruned.forward(h)).collect()),
+                    _ => real.map(outputs),
+                };
+            }
+            state.outcome.seconds += started.elapsed().as_secs_f64();
+        }
+        Ok(dense.map(outputs).unwrap_or_default())
+    }
+
+    /// Prunes one group of operators in one branch, and takes the branch's own states past it. `shared` holds the
+    /// statistics of what the dense layer's operators see, once somebody needed them.
+    fn group(
+        &self,
+        group: usize,
+        state: &mut BranchState<'_, B>,
+        dense: Option<&States<B>>,
+        shared: &mut Option<Statistics<B>>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let config = state.branch.config;
+        let propagation = config.propagation;
+        let groups = self.source.decoder.config().operator_groups();
+        let chosen: Vec<(OperatorSpec, String)> = groups[group]
+            .iter()
+            .map(|operator| {
+                let name = self.source.decoder.operator_name(self.layer, operator.name);
+                (*operator, name)
+            })
+            .filter(|(_, name)| config.selects(name))
+            .collect();
+        if let (Some((_, first)), None, None) = (chosen.first(), &state.real, &*shared) {
+            *shared = Some(statistics(first, None, dense)?);
+        }
+        let started = Instant::now();
+        let Some(mut pruned) = state.pruned.take() else {
+            return Ok(());
+        };
+        if let Some((_, first)) = chosen.first() {
+            let own = match &state.real {
+                Some(real) => {
+                    let target = dense.filter(|_| propagation.dense_target);
+                    Some(statistics(first, target, Some(real))?)
+                }
+                None => None,
+            };
+            if let Some(statistics) = own.as_ref().or(shared.as_ref()) {
                 for (operator, name) in &chosen {
-                    let report = self.operator(operator, name, &statistics, &mut pruned, sink)?;
+                    let report = self.operator(operator, name, statistics, &mut pruned, &mut state.branch)?;
                     observer.event(Event::Operator {
                         name,
                         relative_error: report.relative_error,
                         sparsity: report.sparsity,
                         seconds: report.seconds,
                     });
-                    reports.push(report);
+                    state.outcome.operators.push(report);
                 }
             }
-            let last = group + 1 == groups.len();
-            let real_weights = if propagation.corrected {
-                &pruned
-            } else {
-                &self.dense
-            };
-            if let Some(states) = real_states.take() {
-                real_states = Some(advance(real_weights, states, group));
-            } else if propagation.corrected && !chosen.is_empty() && !last {
-                // The paths part here. After the last group nobody asks for the real path of a dense-input layer.
-                real_states = dense_states.clone().map(|states| advance(&pruned, states, group));
-            }
-            dense_states = dense_states.map(|states| advance(&self.dense, states, group));
         }
-        let outputs = |states: States<B>| states.into_iter().map(|state| state.input).collect::<Vec<_>>();
-        let real = match (propagation.layer_input, propagation.corrected) {
-            (LayerInput::Dense, _) => None,
-            (LayerInput::Pruned, true) => real_states.map(outputs),
-            (LayerInput::Pruned, false) => hidden
-                .real
-                .map(|batches| batches.into_iter().map(|h| pruned.forward(h)).collect()),
+        let last = group + 1 == groups.len();
+        let weights = if propagation.corrected {
+            &pruned
+        } else {
+            &self.dense
         };
-        Ok(Hidden {
-            dense: dense_states.map(outputs),
-            real,
-        })
-    }
-
-    /// Statistics of the group whose inputs the states hold.
-    fn statistics(
-        &self,
-        operator: &str,
-        dense: Option<&States<B>>,
-        real: Option<&States<B>>,
-    ) -> Result<Statistics<B>> {
-        let flat = |state: &LayerState<B>| -> Tensor<B, 2> { state.input.clone().flatten(0, 1) };
-        let mut accumulator = Accumulator::<B>::default();
-        match (dense, real) {
-            (Some(dense), Some(real)) if self.job.config.propagation.dense_target => {
-                for (dense, real) in dense.iter().zip(real) {
-                    accumulator.add_pair(flat(dense), flat(real));
-                }
-            }
-            (_, Some(states)) | (Some(states), None) => {
-                states.iter().for_each(|state| accumulator.add(flat(state)))
-            }
-            (None, None) => {}
+        if let Some(states) = state.real.take() {
+            // After the last group of an uncorrected layer nobody asks for this path.
+            state.real = (propagation.corrected || !last).then(|| advance(weights, states, group));
+        } else if propagation.corrected && !chosen.is_empty() && !last {
+            // The paths part here. After the last group nobody asks for the real path of a dense-input layer.
+            state.real = dense.map(|states| advance(&pruned, states.clone(), group));
         }
-        accumulator.finish(operator)
+        state.pruned = Some(pruned);
+        state.outcome.seconds += started.elapsed().as_secs_f64();
+        Ok(())
     }
 
     /// Solves one operator, stores its weight and puts it into the pruned layer.
@@ -292,15 +455,17 @@ impl<B: SolverOps> LayerRun<'_, B> {
         name: &str,
         statistics: &Statistics<B>,
         pruned: &mut Layer<B>,
-        sink: &mut dyn WeightSink,
+        branch: &mut Branch<'_>,
     ) -> Result<OperatorReport> {
+        let (config, sink) = (branch.config, &mut *branch.sink);
+        let pattern = config.pattern_for(name);
         let started = Instant::now();
         let weight = self.dense.weight(operator.name).ok_or_else(|| Error::Internal {
             what: format!("the decoder has no operator `{name}`"),
         })?;
         let tensor = format!("{name}.weight");
         let dtype = self
-            .job
+            .source
             .checkpoint
             .info(&tensor)
             .map_or(StoredDtype::F32, |info| info.dtype.clone());
@@ -312,7 +477,7 @@ impl<B: SolverOps> LayerRun<'_, B> {
             mut values,
             keep,
             info,
-        } = solver::solve(&problem, self.job.config.pattern, &self.job.config.solver)?;
+        } = solver::solve(&problem, pattern, &config.solver)?;
         // From here on the operator is what a reader of the written file will see.
         round_to(&mut values, Some(&keep), &dtype);
         sink.weight(&tensor, &values, &keep)?;
@@ -326,6 +491,7 @@ impl<B: SolverOps> LayerRun<'_, B> {
             layer: self.layer,
             shape: [outputs, inputs],
             dtype: dtype.name().to_owned(),
+            pattern,
             tokens: statistics.tokens,
             relative_error: problem.relative(squared_error),
             zeros,
@@ -336,6 +502,26 @@ impl<B: SolverOps> LayerRun<'_, B> {
     }
 }
 
+/// Statistics of the group whose inputs `states` holds; `target` holds the dense model's, where they are others.
+fn statistics<B: SolverOps>(
+    operator: &str,
+    target: Option<&States<B>>,
+    states: Option<&States<B>>,
+) -> Result<Statistics<B>> {
+    let flat = |state: &LayerState<B>| -> Tensor<B, 2> { state.input.clone().flatten(0, 1) };
+    let mut accumulator = Accumulator::<B>::default();
+    match (target, states) {
+        (Some(dense), Some(real)) => {
+            for (dense, real) in dense.iter().zip(real) {
+                accumulator.add_pair(flat(dense), flat(real));
+            }
+        }
+        (None, Some(states)) => states.iter().for_each(|state| accumulator.add(flat(state))),
+        (_, None) => {}
+    }
+    accumulator.finish(operator)
+}
+
 fn advance<B: SolverOps>(layer: &Layer<B>, states: States<B>, group: usize) -> States<B> {
     states
         .into_iter()
@@ -343,10 +529,7 @@ fn advance<B: SolverOps>(layer: &Layer<B>, states: States<B>, group: usize) -> S
         .collect()
 }
 
-fn saved<B: SolverOps>(
-    problem: &solver::LayerProblem<B>,
-    statistics: &Statistics<B>,
-) -> Result<SavedStatistics> {
+fn saved<B: SolverOps>(problem: &LayerProblem<B>, statistics: &Statistics<B>) -> Result<SavedStatistics> {
     let (outputs, inputs) = problem.shape();
     let cross = match statistics.cross() {
         Some((cross, dense)) => Some((solver::download(cross)?, solver::download(dense)?)),

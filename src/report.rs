@@ -1,6 +1,7 @@
 //! 6. The record of a run: what went in, what was done to every operator, what came out. Written beside the weights as
 //!    `pruning_report.json`.
 
+use crate::pattern::Pattern;
 use crate::solver::SolveInfo;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,8 @@ pub struct OperatorReport {
     pub shape: [usize; 2],
     /// What it is stored as.
     pub dtype: String,
+    /// The zeros it had to get.
+    pub pattern: Pattern,
     /// Calibration tokens its statistics come from.
     pub tokens: usize,
     /// `‖V X* − W X‖² / ‖W X‖²` of the weight as stored, on the calibration data.

@@ -2,7 +2,8 @@
 //! take several passes on one core.
 #![cfg(feature = "flex")]
 
-use crate::ops::SolverOps;
+use crate::ops::{ConjugateState, SolverOps, SplittingStep};
+use crate::selection::Selection;
 use burn::backend::Flex;
 use burn::tensor::{DType, Tensor, TensorPrimitive};
 use burn_flex::FlexTensor;
@@ -32,6 +33,127 @@ impl SolverOps for Flex {
                 *x = new + momentum * (new - *x);
             }
         })
+    }
+
+    fn splitting_step(
+        moved: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        dual: Tensor<Self, 2>,
+        drift: Option<Tensor<Self, 2>>,
+        step: SplittingStep,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        let weight_columns = weight.dims()[1].max(1);
+        let weight = contiguous(primitive(weight));
+        let drift = drift.map(|drift| contiguous(primitive(drift)));
+        let mut z = contiguous(primitive(moved));
+        let mut dual = contiguous(primitive(dual));
+        let w = weight.storage::<f32>();
+        let p = drift.as_ref().map(|drift| drift.storage::<f32>());
+        let (z_values, u_values) = (z.storage_mut::<f32>(), dual.storage_mut::<f32>());
+        // Groups of n:m and rows lie within a chunk.
+        let chunk = match step.selection {
+            Selection::AllBut(_) => CHUNK,
+            Selection::AllButInRow(_) => (CHUNK / weight_columns).max(1) * weight_columns,
+            Selection::InGroups { m, .. } => (CHUNK / m).max(1) * m,
+        };
+        let threshold = match step.selection {
+            Selection::AllBut(zeros) => {
+                z_values
+                    .par_chunks_mut(chunk)
+                    .zip(u_values.par_chunks(chunk))
+                    .zip(w.par_chunks(chunk))
+                    .for_each(|((z, u), w)| {
+                        for ((z, u), w) in z.iter_mut().zip(u).zip(w) {
+                            *z += w + u;
+                        }
+                    });
+                threshold(z_values, zeros)
+            }
+            Selection::AllButInRow(_) | Selection::InGroups { .. } => 0.0,
+        };
+        z_values
+            .par_chunks_mut(chunk)
+            .zip(u_values.par_chunks_mut(chunk))
+            .zip(w.par_chunks(chunk))
+            .enumerate()
+            .for_each(|(index, ((z, u), w))| {
+                if !matches!(step.selection, Selection::AllBut(_)) {
+                    for ((z, u), w) in z.iter_mut().zip(u.iter()).zip(w) {
+                        *z += w + u;
+                    }
+                }
+                // `u` takes up what is cut, `z` what stays.
+                match step.selection {
+                    Selection::AllBut(_) => {
+                        for (z, u) in z.iter_mut().zip(u.iter_mut()) {
+                            let cut = z.abs() <= threshold;
+                            *u = if cut { *z } else { 0.0 };
+                            *z = if cut { 0.0 } else { *z };
+                        }
+                    }
+                    Selection::InGroups { n: 2, m: 4 } => cut_two_of_four(z, u),
+                    Selection::InGroups { n, m } => cut_groups(z, u, n, m),
+                    Selection::AllButInRow(zeros) => {
+                        let kept = weight_columns - zeros.min(weight_columns - 1);
+                        cut_groups(z, u, kept, weight_columns);
+                    }
+                }
+                for ((z, u), w) in z.iter_mut().zip(u.iter_mut()).zip(w) {
+                    *u *= step.dual_factor;
+                    *z = step.rho * (*z - *u - w);
+                }
+                if let Some(p) = p {
+                    for (z, p) in z.iter_mut().zip(&p[index * chunk..]) {
+                        *z -= p;
+                    }
+                }
+            });
+        let tensor = |t| Tensor::from_primitive(TensorPrimitive::Float(t));
+        (tensor(z), tensor(dual))
+    }
+
+    fn conjugate_step(
+        state: ConjugateState<Self>,
+        image: Tensor<Self, 2>,
+        mask: Tensor<Self, 2>,
+        preconditioner: Tensor<Self, 2>,
+    ) -> ConjugateState<Self> {
+        let columns = image.dims()[1].max(1);
+        let owned = |tensor| contiguous(primitive(tensor));
+        let (mut point, mut residual) = (owned(state.point), owned(state.residual));
+        let (mut direction, mut energy) = (owned(state.direction), owned(state.energy));
+        let (mut image, mask, preconditioner) = (owned(image), owned(mask), owned(preconditioner));
+        let scale = preconditioner.storage::<f32>();
+        let rows = (point.storage_mut::<f32>().par_chunks_mut(columns))
+            .zip(residual.storage_mut::<f32>().par_chunks_mut(columns))
+            .zip(direction.storage_mut::<f32>().par_chunks_mut(columns))
+            .zip(image.storage_mut::<f32>().par_chunks_mut(columns))
+            .zip(mask.storage::<f32>().par_chunks(columns))
+            .zip(energy.storage_mut::<f32>().par_iter_mut());
+        rows.for_each(|(((((x, r), d), q), mask), energy)| {
+            q.iter_mut().zip(mask).for_each(|(q, keep)| *q *= keep);
+            let step = ratio(*energy, dot(d, q));
+            for (((x, r), d), q) in x.iter_mut().zip(r.iter_mut()).zip(d.iter()).zip(q.iter_mut()) {
+                *x += step * d;
+                *r -= step * *q;
+            }
+            for ((q, r), s) in q.iter_mut().zip(r.iter()).zip(scale) {
+                *q = r * s;
+            }
+            let next = dot(r, q);
+            let momentum = ratio(next, *energy);
+            for (d, q) in d.iter_mut().zip(q.iter()) {
+                *d = *q + momentum * *d;
+            }
+            *energy = next;
+        });
+        let tensor = |t| Tensor::from_primitive(TensorPrimitive::Float(t));
+        ConjugateState {
+            point: tensor(point),
+            residual: tensor(residual),
+            direction: tensor(direction),
+            energy: tensor(energy),
+        }
     }
 
     fn inner(a: Tensor<Self, 2>, b: Tensor<Self, 2>) -> f64 {
@@ -104,4 +226,105 @@ fn reduce(a: Tensor<Flex, 2>, b: Tensor<Flex, 2>, f: impl Fn(f32, f32) -> f64 + 
         })
         .collect();
     sums.iter().sum()
+}
+
+/// `a / b`, zero where `b` is not positive.
+fn ratio(a: f32, b: f32) -> f32 {
+    if b > f32::MIN_POSITIVE { a / b } else { 0.0 }
+}
+
+/// `Σ a ⊙ b` in sixteen running sums.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (a16, b16) = (a.chunks_exact(16), b.chunks_exact(16));
+    let tail: f32 = (a16.remainder().iter().zip(b16.remainder()))
+        .map(|(a, b)| a * b)
+        .sum();
+    for (a, b) in a16.zip(b16) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    lanes.iter().sum::<f32>() + tail
+}
+
+/// Keeps the two largest of each four in `z` and moves the others to `u`. Of equal entries the first stays.
+fn cut_two_of_four(z: &mut [f32], u: &mut [f32]) {
+    for (z, u) in z.chunks_exact_mut(4).zip(u.chunks_exact_mut(4)) {
+        let a = [z[0].abs(), z[1].abs(), z[2].abs(), z[3].abs()];
+        for i in 0..4 {
+            let ahead: u32 = (0..4)
+                .map(|j| u32::from(a[j] > a[i] || (j < i && a[j] == a[i])))
+                .sum();
+            u[i] = if ahead < 2 { 0.0 } else { z[i] };
+        }
+        for i in 0..4 {
+            z[i] -= u[i];
+        }
+    }
+}
+
+/// The same for the `n` largest of each `m`.
+fn cut_groups(z: &mut [f32], u: &mut [f32], n: usize, m: usize) {
+    let mut sizes = Vec::with_capacity(m);
+    for (z, u) in z.chunks_exact_mut(m).zip(u.chunks_exact_mut(m)) {
+        sizes.clear();
+        sizes.extend(z.iter().map(|z| z.abs()));
+        let (_, border, _) = sizes.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
+        let border = *border;
+        let mut ties = n - z.iter().filter(|z| z.abs() > border).count().min(n);
+        for (z, u) in z.iter_mut().zip(u) {
+            let tied = z.abs() == border && ties > 0;
+            ties -= usize::from(tied);
+            *u = if tied || z.abs() > border { 0.0 } else { *z };
+            *z -= *u;
+        }
+    }
+}
+
+/// Upper bits of an absolute value that make its bin: the exponent and five bits of the mantissa. A task's counts stay in
+/// the first-level cache.
+const BIN_BITS: u32 = 13;
+
+fn bin(value: f32) -> usize {
+    ((value.to_bits() & 0x7fff_ffff) >> (31 - BIN_BITS)) as usize
+}
+
+/// The `zeros`-th smallest absolute value; below all of them for none.
+fn threshold(values: &[f32], zeros: usize) -> f32 {
+    if zeros == 0 || values.is_empty() {
+        return -1.0;
+    }
+    let task = values.len().div_ceil(4 * rayon::current_num_threads()).max(CHUNK);
+    let counts = values
+        .par_chunks(task)
+        .map(|values| {
+            let mut counts = vec![0u32; 1 << BIN_BITS];
+            for value in values {
+                counts[bin(*value)] += 1;
+            }
+            counts
+        })
+        .reduce(
+            || vec![0u32; 1 << BIN_BITS],
+            |mut a, b| {
+                a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+                a
+            },
+        );
+    let mut below = 0;
+    let mut border = 0;
+    for (bin, count) in counts.into_iter().enumerate() {
+        border = bin;
+        if below + count as usize >= zeros {
+            break;
+        }
+        below += count as usize;
+    }
+    let mut candidates: Vec<f32> = values
+        .par_chunks(task)
+        .flat_map_iter(|values| values.iter().filter(|v| bin(**v) == border).map(|v| v.abs()))
+        .collect();
+    let rank = (zeros - below).min(candidates.len()).saturating_sub(1);
+    *candidates.select_nth_unstable_by(rank, f32::total_cmp).1
 }

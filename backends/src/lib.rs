@@ -25,8 +25,10 @@ mod dispatch;
 mod error;
 mod flex;
 mod ops;
+mod selection;
 
 pub use device::{DeviceKind, DeviceSpec};
 pub use dispatch::{DeviceJob, dispatch, open, open_default};
 pub use error::DeviceError;
-pub use ops::SolverOps;
+pub use ops::{ConjugateState, SolverOps, SplittingStep};
+pub use selection::Selection;

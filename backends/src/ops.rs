@@ -1,8 +1,33 @@
 //! The solver's inner operations. Each default body composes burn operations, so that it runs on every backend; a
 //! backend overrides one where a hand-written kernel pays.
 
+use crate::selection::{Selection, keep_mask};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+
+/// A step of ℓ0 splitting between two products: see [`SolverOps::splitting_step`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SplittingStep {
+    /// Which entries stay.
+    pub selection: Selection,
+    /// ρ of the step to come.
+    pub rho: f32,
+    /// ρ of this step divided by that of the step to come: the scaled dual is `V/ρ`, and `V` stays.
+    pub dual_factor: f32,
+}
+
+/// Conjugate gradients on every row of a matrix at once, between two products.
+#[derive(Debug, Clone)]
+pub struct ConjugateState<B: Backend> {
+    /// The point, `[m, n]`.
+    pub point: Tensor<B, 2>,
+    /// The negative gradient on the support, `[m, n]`.
+    pub residual: Tensor<B, 2>,
+    /// The next direction, `[m, n]`.
+    pub direction: Tensor<B, 2>,
+    /// `Σ residual ⊙ preconditioned residual` of each row, `[m, 1]`.
+    pub energy: Tensor<B, 2>,
+}
 
 /// A burn backend with the inner operations of the layer-wise solvers.
 ///
@@ -31,6 +56,63 @@ pub trait SolverOps: Backend {
         new.clone() + (new - old).mul_scalar(momentum)
     }
 
+    /// One step of ℓ0 splitting after its product: selects the entries of `Z = moved + weight + dual` and gives the right
+    /// side of the next product and the next dual, all `[m, n]`:
+    ///
+    /// ```text
+    /// D = Z where it stays, else 0      u = dual_factor · (Z − D)      right = ρ (D − u − weight) − drift
+    /// ```
+    ///
+    /// Which of several equal entries stay is left open, and so is which of those that differ by less than a millionth of
+    /// the largest.
+    fn splitting_step(
+        moved: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        dual: Tensor<Self, 2>,
+        drift: Option<Tensor<Self, 2>>,
+        step: SplittingStep,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        let z = moved + weight.clone() + dual;
+        let keep = keep_mask(&z, step.selection);
+        let dual = z
+            .clone()
+            .mask_fill(keep.clone(), 0.0)
+            .mul_scalar(step.dual_factor);
+        let kept = z.mask_fill(keep.bool_not(), 0.0);
+        let right = (kept - dual.clone() - weight).mul_scalar(step.rho);
+        match drift {
+            Some(drift) => (right - drift, dual),
+            None => (right, dual),
+        }
+    }
+
+    /// One step of preconditioned conjugate gradients per row, after its product `image = direction · G` `[m, n]`.
+    /// `mask [m, n]` is one on the support and zero elsewhere, `preconditioner [1, n]` the inverse diagonal of `G`.
+    ///
+    /// A row whose direction has no curvature is done and stays as it is.
+    fn conjugate_step(
+        state: ConjugateState<Self>,
+        image: Tensor<Self, 2>,
+        mask: Tensor<Self, 2>,
+        preconditioner: Tensor<Self, 2>,
+    ) -> ConjugateState<Self> {
+        let image = image * mask;
+        let curvature = (state.direction.clone() * image.clone()).sum_dim(1);
+        let step = quotient(state.energy.clone(), curvature);
+        let point = state.point + state.direction.clone() * step.clone();
+        let residual = state.residual - image * step;
+        let preconditioned = residual.clone() * preconditioner;
+        let energy = (residual.clone() * preconditioned.clone()).sum_dim(1);
+        let momentum = quotient(energy.clone(), state.energy);
+        let direction = preconditioned + state.direction * momentum;
+        ConjugateState {
+            point,
+            residual,
+            direction,
+            energy,
+        }
+    }
+
     /// One step of compensated summation (Kahan): adds `term` to `sum` and returns the new sum and the new
     /// compensation, all of one shape. Start with both zero.
     fn compensated_add(
@@ -55,6 +137,12 @@ pub trait SolverOps: Backend {
         let difference = a - b;
         Self::inner(difference.clone(), difference)
     }
+}
+
+/// `a / b` for rows, zero where `b` is not positive: such a row is done.
+fn quotient<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 2> {
+    let done = b.clone().lower_equal_elem(f32::MIN_POSITIVE);
+    (a / b).mask_fill(done, 0.0)
 }
 
 #[cfg(feature = "ndarray")]

@@ -1,6 +1,6 @@
 //! What may be typed. Values are checked here for their form only; their meaning is checked where they are used.
 
-use crate::config::{LambdaSearch, Method, Propagation, WarmStart};
+use crate::config::{LambdaSearch, LambdaUnit, Method, Propagation, Scaling, Threshold, WarmStart};
 use crate::pattern::Pattern;
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -39,6 +39,8 @@ pub(crate) struct Global {
 pub(crate) enum Format {
     Text,
     Json,
+    /// A Markdown table; `compare` only.
+    Markdown,
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Continue a prompt.
     Generate(GenerateArgs),
+    /// Prune in several ways in one pass over the model, and show their errors, perplexities and times in one table.
+    Compare(Box<CompareArgs>),
     /// Prune one matrix from saved statistics.
     Solve(Box<SolveArgs>),
 }
@@ -67,10 +71,32 @@ pub(crate) struct PruneArgs {
     pub(crate) solver: SolverArgs,
     /// Where inputs and targets come from: `intra` (dense layer input, corrected within the layer, dense target: the
     /// paper's), `none` (no correction), `full` (corrected within and between layers, dense target), `sequential`
-    /// (pruned layer input, uncorrected, current target: what SparseGPT and Wanda do). Or the three switches
-    /// themselves: `input=dense|pruned,within=corrected|uncorrected,target=dense|current`.
+    /// (pruned layer input, uncorrected, current target: what SparseGPT and Wanda do), `refreshed` (pruned layer input,
+    /// corrected, current target). Or the three switches themselves:
+    /// `input=dense|pruned,within=corrected|uncorrected,target=dense|current`.
     #[arg(long, default_value = "intra", value_name = "WHAT", value_parser = parse_propagation)]
     pub(crate) propagate: Propagation,
+    /// How the zeros are spread over the operators: `uniform`, `owl` (layers with more outliers keep more, arXiv
+    /// 2310.05175), `error` (zeros go where measured errors say they cost least), all with the same number of zeros; or a
+    /// JSON file with an object from operators' names or regular expressions to rates or patterns.
+    #[arg(long, default_value = "uniform", value_name = "WHAT")]
+    pub(crate) allocation: String,
+    #[command(flatten)]
+    pub(crate) calibrate: CalibrationArgs,
+    /// Also write every operator's weight and statistics into this folder, one file a layer, for `solve`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) save_statistics: Option<PathBuf>,
+    /// Replace the output folder if it exists.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Show the plan (operators, shapes, memory) and stop.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// What is pruned, and on which tokens: shared by `prune` and `compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CalibrationArgs {
     /// Calibration data: text, `.jsonl`, either with `.gz`, or token ids in `.safetensors`; several files are read as
     /// one. `demo` is the built-in text. Default with the demo model: `demo`.
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -92,15 +118,42 @@ pub(crate) struct PruneArgs {
     /// Leave operators dense whose full name matches.
     #[arg(long, value_name = "REGEX")]
     pub(crate) ignore: Option<regex::Regex>,
-    /// Also write every operator's weight and statistics into this folder, one file a layer, for `solve`.
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Folder of the dense checkpoint. Default: the built-in demo model.
     #[arg(long, value_name = "DIR")]
-    pub(crate) save_statistics: Option<PathBuf>,
-    /// Replace the output folder if it exists.
-    #[arg(long)]
-    pub(crate) overwrite: bool,
-    /// Show the plan (operators, shapes, memory) and stop.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    pub(crate) model: Option<PathBuf>,
+    /// The ways to compare: NAME[@WARM-START][+polish[=STEPS]][:ALLOCATION][/PROPAGATION]. NAME is a preset (best, fast,
+    /// paper), a method as published (magnitude, wanda, sparsegpt, fista), or fista-scaled.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "magnitude,wanda,sparsegpt,paper,fast,best",
+        value_name = "WAY,..."
+    )]
+    pub(crate) methods: Vec<String>,
+    /// The sparsities to take every way to.
+    #[arg(long, value_delimiter = ',', default_value = "0.5", value_name = "PATTERN,...", value_parser = str::parse::<Pattern>)]
+    pub(crate) sparsity: Vec<Pattern>,
+    /// Where inputs and targets come from, for ways that do not say: see `prune --help`.
+    #[arg(long, default_value = "intra", value_name = "WHAT", value_parser = parse_propagation)]
+    pub(crate) propagate: Propagation,
+    /// Most rounds of fista. Default: no limit, as in the paper.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_rounds: Option<usize>,
+    #[command(flatten)]
+    pub(crate) calibrate: CalibrationArgs,
+    /// Data to measure perplexity on, as in `eval`. Default: `demo` with the demo model, else no perplexity.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: Option<String>,
+    /// Tokens of an evaluation window. Default: the model's longest sequence, at most 2048.
+    #[arg(long, value_name = "N")]
+    pub(crate) eval_seq_len: Option<usize>,
+    /// Evaluate only the first windows.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_windows: Option<usize>,
 }
 
 /// How text files are cut into documents.
@@ -121,8 +174,8 @@ pub(crate) struct SolverArgs {
     #[arg(long, default_value = "0.5", value_name = "PATTERN", value_parser = str::parse::<Pattern>)]
     pub(crate) sparsity: Pattern,
     /// A set of settings; single settings below override it. `best`: the lowest error; `fast`: most of that at a
-    /// fraction of the cost; `paper`: FISTAPruner as published (arXiv 2408.03728, Sec. 4.1), without a polish. Default:
-    /// `best`, or `paper` where --method names a published method, so that it does what its paper says.
+    /// fraction of the cost; `paper`: FISTAPruner, or another --method, as published (arXiv 2408.03728, Sec. 4.1). Default:
+    /// `best`; a --method of another name then gets the polish of `best`, and fista works in scaled columns.
     #[arg(long, value_enum)]
     pub(crate) preset: Option<Preset>,
     /// How an operator's weights are chosen. Default: l0, or fista with `--preset paper`.
@@ -146,30 +199,47 @@ pub(crate) struct SolverArgs {
     /// Most rounds of fista. Default: no limit, as in the paper.
     #[arg(long, value_name = "N", help_heading = "Solver settings")]
     pub(crate) max_rounds: Option<usize>,
-    /// λ₀: first weight of the ℓ1 term, for statistics per token. Paper: 1e-5.
+    /// λ₀: first weight of the ℓ1 term, in --lambda-unit. Paper: 1e-5 absolute, for statistics per token. Default: 1e-6
+    /// relative.
     #[arg(long, value_name = "L", help_heading = "Solver settings")]
     pub(crate) lambda: Option<f64>,
-    /// M: upper end of the search for λ. Paper: 1e6.
+    /// M: upper end of the search for λ, in --lambda-unit. Paper: 1e6. Default: 1 relative.
     #[arg(long, value_name = "M", help_heading = "Solver settings")]
     pub(crate) lambda_max: Option<f64>,
     /// How λ moves: `expand` grows it tenfold until an upper end is known, `bisect` takes midpoints of [0, M] from the
-    /// start, as the paper prints it. Default: expand.
+    /// start, as the paper prints it; `bracket` takes geometric midpoints below the λ that zeroes everything. Default:
+    /// bracket, or expand with `--preset paper`.
     #[arg(long, help_heading = "Solver settings")]
     pub(crate) lambda_search: Option<LambdaSearch>,
+    /// What λ is measured in: `absolute`, or `relative` to the smallest λ that zeroes everything. Default: relative, or
+    /// absolute with `--preset paper`.
+    #[arg(long, help_heading = "Solver settings")]
+    pub(crate) lambda_unit: Option<LambdaUnit>,
+    /// The columns fista works in: the operator's own (`none`), or scaled to unit norm (`columns`). Default: columns, or
+    /// none with `--preset paper`.
+    #[arg(long, help_heading = "Solver settings")]
+    pub(crate) scaling: Option<Scaling>,
+    /// Whether fista's momentum starts anew when it points uphill. Default: true, or false with `--preset paper`.
+    #[arg(long, value_name = "BOOL", help_heading = "Solver settings")]
+    pub(crate) restart: Option<bool>,
+    /// What competes for an unstructured sparsity's zeros: the whole `matrix` or each `row`. Default: the row for wanda,
+    /// the matrix for others; sparsegpt always compares within blocks of columns.
+    #[arg(long, help_heading = "Solver settings")]
+    pub(crate) threshold: Option<Threshold>,
     /// FISTA stops below this norm of a step. Paper: 1e-6.
     #[arg(long, value_name = "T", help_heading = "Solver settings")]
     pub(crate) tolerance: Option<f64>,
-    /// Conjugate-gradient steps on the final support, after any method; 0 for none. Default: 12 with `best`, 8 with
+    /// Conjugate-gradient steps on the final support, after any method; 0 for none. Default: 12, or 3 with
     /// `fast`, 0 with `paper`.
     #[arg(long, value_name = "N", help_heading = "Solver settings")]
     pub(crate) polish: Option<usize>,
-    /// Steps of ℓ0 splitting. Default: 150 with `best`, 20 with `fast`.
+    /// Steps of ℓ0 splitting. Default: 150 with `best`, 8 with `fast`.
     #[arg(long, value_name = "N", help_heading = "Solver settings")]
     pub(crate) l0_steps: Option<usize>,
-    /// First ρ of ℓ0 splitting, for Gram matrices with unit diagonal. Default: 0.03 with `best`, 0.2 with `fast`.
+    /// First ρ of ℓ0 splitting, for Gram matrices with unit diagonal. Default: 0.03 with `best`, 0.3 with `fast`.
     #[arg(long, value_name = "R", help_heading = "Solver settings")]
     pub(crate) rho: Option<f64>,
-    /// Factor by which ρ grows a step. Default: 1.04 with `best`, 1.25 with `fast`.
+    /// Factor by which ρ grows a step. Default: 1.04 with `best`, 1.1 with `fast`.
     #[arg(long, value_name = "F", help_heading = "Solver settings")]
     pub(crate) rho_growth: Option<f64>,
     /// Steps of ℓ0 splitting between two renewals of its inverse. Default: 3.
@@ -303,7 +373,7 @@ fn parse_propagation(text: &str) -> Result<Propagation, String> {
             "target=current" => propagation.dense_target = false,
             other => {
                 return Err(format!(
-                    "`{other}` is neither intra, none, full, sequential nor a switch"
+                    "`{other}` is neither intra, none, full, sequential, refreshed nor a switch"
                 ));
             }
         }
@@ -341,6 +411,9 @@ macro_rules! named_values {
 named_values!(Method);
 named_values!(WarmStart);
 named_values!(LambdaSearch);
+named_values!(LambdaUnit);
+named_values!(Scaling);
+named_values!(Threshold);
 
 #[cfg(test)]
 mod tests {

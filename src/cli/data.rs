@@ -1,6 +1,6 @@
 //! The token windows of a run: from named files, or from the built-in text.
 
-use super::args::TextArgs;
+use super::args::{CalibrationArgs, TextArgs};
 use super::model::Chosen;
 use crate::calibration::{
     TextLayout, TextOptions, TokenWindows, draw_windows, evaluation_windows, is_token_file, read_documents,
@@ -19,6 +19,19 @@ pub(crate) struct Draw {
     pub(crate) samples: usize,
     pub(crate) seq_len: Option<usize>,
     pub(crate) seed: u64,
+}
+
+/// Windows to calibrate with, as the arguments say.
+///
+/// # Errors
+/// As [`calibration`].
+pub(crate) fn calibration_of(chosen: &Chosen, args: &CalibrationArgs) -> Result<TokenWindows> {
+    let draw = Draw {
+        samples: args.samples,
+        seq_len: args.seq_len,
+        seed: args.seed,
+    };
+    calibration(chosen, &args.calibration, &args.text, &draw)
 }
 
 /// Windows to calibrate with.

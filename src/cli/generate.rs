@@ -117,12 +117,9 @@ pub(crate) fn run(args: &GenerateArgs, global: &Global) -> Result<()> {
         stream: global.format == Format::Text,
     };
     let outcome = dispatch(&device::choose(global)?, job)??;
-    match global.format {
-        Format::Json => show::result(global.format, &outcome, |_| String::new()),
-        Format::Text => show::result(global.format, &outcome, |outcome| {
-            format!("\n\n{} tokens in {:.2} s", outcome.new_tokens, outcome.seconds)
-        }),
-    }
+    show::result(global.format, &outcome, |outcome| {
+        format!("\n\n{} tokens in {:.2} s", outcome.new_tokens, outcome.seconds)
+    })
 }
 
 /// End tokens as transformers finds them: `generation_config.json`, else `config.json`, else the family's default.

@@ -9,6 +9,7 @@
 )]
 
 mod args;
+mod compare;
 mod data;
 mod device;
 mod eval;
@@ -30,13 +31,16 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log(arguments.global.verbose, arguments.global.quiet);
     let global = &arguments.global;
-    let outcome = match &arguments.command {
+    let has_markdown = matches!(arguments.command, Command::Compare(_));
+    let checked = show::check(global.format, has_markdown);
+    let outcome = checked.and_then(|()| match &arguments.command {
         Command::Prune(args) => prune::run(args, global),
         Command::Eval(args) => eval::run(args, global),
         Command::Inspect(args) => inspect::run(args, global),
         Command::Generate(args) => generate::run(args, global),
+        Command::Compare(args) => compare::run(args, global),
         Command::Solve(args) => solve::run(args, global),
-    };
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,6 +4,7 @@ use super::args::{Global, PruneArgs};
 use super::model::Chosen;
 use super::progress::Bar;
 use super::{data, device, model, show, solve};
+use crate::allocation::{Allocation, allocate, read_table};
 use crate::calibration::TokenWindows;
 use crate::checkpoint::{CheckpointWriter, resolve};
 use crate::config::PruneConfig;
@@ -14,19 +15,16 @@ use crate::prune::{self, SavedStatistics, WeightSink};
 use crate::report::{self, ModelReport, OperatorReport, Report};
 use crate::saved::{self, NamedTensor};
 use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
     let chosen = model::open(args.model.as_deref())?;
-    let config = prune_config(args, &chosen)?;
-    let draw = data::Draw {
-        samples: args.samples,
-        seq_len: args.seq_len,
-        seed: args.seed,
-    };
-    let windows = data::calibration(&chosen, &args.calibration, &args.text, &draw)?;
+    let mut config = prune_config(args, &chosen)?;
+    let allocation = spread(&args.allocation, &chosen, &mut config)?;
+    let windows = data::calibration_of(&chosen, &args.calibrate)?;
     let tokens = windows.ids.len() * windows.seq_len;
     let plan = plan::plan(&chosen.model.checkpoint, &chosen.model.decoder, &config, tokens)?;
     if args.dry_run {
@@ -42,12 +40,13 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     let job = Job {
         model: &chosen.model,
         windows: &windows,
-        config: &config,
+        config: &mut config,
+        allocation,
         output: &mut output,
         quiet: global.quiet,
     };
     let operators = dispatch(&device, job)??;
-    check_written(output.writer.partial(), &config, &operators)?;
+    check_written(output.writer.partial(), &operators)?;
     let report = record(
         args,
         &chosen,
@@ -72,16 +71,38 @@ fn prune_config(args: &PruneArgs, chosen: &Chosen) -> Result<PruneConfig> {
         pattern: args.solver.sparsity,
         solver: solve::solver_config(&args.solver, Some(family))?,
         propagation: args.propagate,
-        targets: args.targets.clone(),
-        ignore: args.ignore.clone(),
+        patterns: BTreeMap::new(),
+        targets: args.calibrate.targets.clone(),
+        ignore: args.calibrate.ignore.clone(),
         batch_tokens: PruneConfig::BATCH_TOKENS,
     })
+}
+
+/// What `--allocation` says: one of the rules, or a file, whose table goes into `config` at once.
+fn spread(text: &str, chosen: &Chosen, config: &mut PruneConfig) -> Result<Allocation> {
+    if let Some((_, allocation)) = Allocation::ALL.iter().find(|(name, _)| *name == text) {
+        return Ok(*allocation);
+    }
+    let path = Path::new(text);
+    if !path.exists() {
+        return Err(Error::Setting {
+            setting: "--allocation",
+            reason: format!("`{text}` is neither uniform, owl, error nor a file"),
+        });
+    }
+    let names: Vec<String> = prune::selected(&chosen.model.decoder, config)
+        .into_iter()
+        .map(|(_, _, _, name)| name)
+        .collect();
+    config.patterns = read_table(path, &names)?;
+    Ok(Allocation::Uniform)
 }
 
 struct Job<'a> {
     model: &'a Model,
     windows: &'a TokenWindows,
-    config: &'a PruneConfig,
+    config: &'a mut PruneConfig,
+    allocation: Allocation,
     output: &'a mut Output,
     quiet: bool,
 }
@@ -90,13 +111,23 @@ impl DeviceJob for Job<'_> {
     type Output = Result<Vec<OperatorReport>>;
 
     fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
+        let mut bar = Bar::new(self.quiet);
+        if self.allocation != Allocation::Uniform {
+            let source = prune::Source {
+                checkpoint: &self.model.checkpoint,
+                decoder: &self.model.decoder,
+                windows: &self.windows.ids,
+                batch_tokens: self.config.batch_tokens,
+            };
+            self.config.patterns = allocate::<B>(source, self.config, self.allocation, device, &mut bar)?;
+        }
         let job = prune::Job {
             checkpoint: &self.model.checkpoint,
             decoder: &self.model.decoder,
             windows: &self.windows.ids,
             config: self.config,
         };
-        prune::prune::<B>(job, device, self.output, &mut Bar::new(self.quiet))
+        prune::prune::<B>(job, device, self.output, &mut bar)
     }
 }
 
@@ -162,16 +193,16 @@ impl StatisticsFolder {
 }
 
 /// Reads every pruned operator back and checks its pattern and its zeros, before the output gets its name.
-fn check_written(partial: &Path, config: &PruneConfig, operators: &[OperatorReport]) -> Result<()> {
+fn check_written(partial: &Path, operators: &[OperatorReport]) -> Result<()> {
     let written = crate::checkpoint::Checkpoint::open(partial)?;
     for operator in operators {
         let values = written.read(&format!("{}.weight", operator.name), &operator.shape)?;
         let [rows, columns] = operator.shape;
-        config.pattern.check(&operator.name, &values, rows, columns)?;
+        operator.pattern.check(&operator.name, &values, rows, columns)?;
         let zeros = values.iter().filter(|v| **v == 0.0).count();
         if zeros != operator.zeros {
             return Err(Error::PatternBroken {
-                pattern: config.pattern,
+                pattern: operator.pattern,
                 operator: operator.name.clone(),
                 reason: format!("{zeros} zeros were written, {} were meant", operator.zeros),
             });
@@ -210,7 +241,8 @@ fn record(
             "propagation": propagation,
             "targets": regex(&config.targets),
             "ignore": regex(&config.ignore),
-            "seed": args.seed,
+            "allocation": args.allocation,
+            "seed": args.calibrate.seed,
             "batch_tokens": config.batch_tokens,
             "statistics": "per token",
         }),

@@ -11,11 +11,34 @@ use std::io::Write;
 /// When stdout cannot be written.
 pub(crate) fn result<T: Serialize>(format: Format, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
     let output = match format {
-        Format::Text => text(value),
+        // `check` lets only `compare` ask for Markdown, and that makes its own.
+        Format::Text | Format::Markdown => text(value),
         Format::Json => serde_json::to_string_pretty(value).map_err(|e| Error::Internal {
             what: format!("a result is no JSON: {e}"),
         })?,
     };
+    print(&output)
+}
+
+/// Refuses a format that the command has not got, before any work.
+///
+/// # Errors
+/// When `format` is Markdown and the command has no table for it.
+pub(crate) fn check(format: Format, has_markdown: bool) -> Result<()> {
+    match format {
+        Format::Markdown if !has_markdown => Err(Error::Setting {
+            setting: "--format",
+            reason: "only `compare` has a table for Markdown; use text or json".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Prints text, ended by one line break.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub(crate) fn print(output: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     let written = writeln!(stdout, "{}", output.trim_end()).and_then(|()| stdout.flush());
     match written {
@@ -66,6 +89,17 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         .chain(rows)
         .map(|row| line(row))
         .collect()
+}
+
+/// The same as a Markdown table.
+pub(crate) fn markdown(header: &[&str], rows: &[Vec<String>]) -> String {
+    let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(header.to_vec());
+    text += &format!("|---|{}\n", "---:|".repeat(header.len().saturating_sub(1)));
+    for row in rows {
+        text += &line(row.iter().map(String::as_str).collect());
+    }
+    text
 }
 
 #[cfg(test)]

@@ -16,13 +16,12 @@ use std::time::Instant;
 /// # Errors
 /// When a value is out of its range.
 pub(crate) fn solver_config(args: &SolverArgs, family: Option<Family>) -> Result<SolverConfig> {
-    let published = args.method.is_some_and(|method| method != Method::L0);
-    let preset = match args.preset {
-        Some(Preset::Best) => SolverConfig::best(family),
-        Some(Preset::Fast) => SolverConfig::fast(family),
-        Some(Preset::Paper) => SolverConfig::paper(family),
-        None if published => SolverConfig::paper(family),
-        None => SolverConfig::best(family),
+    let preset = match (args.preset, args.method) {
+        (Some(Preset::Best), _) => SolverConfig::best(family),
+        (Some(Preset::Fast), _) => SolverConfig::fast(family),
+        (Some(Preset::Paper), _) => SolverConfig::paper(family),
+        (None, Some(method)) if method != Method::L0 => SolverConfig::improved(method, family),
+        (None, _) => SolverConfig::best(family),
     };
     let l0 = preset.l0;
     let fista = preset.fista;
@@ -39,6 +38,9 @@ pub(crate) fn solver_config(args: &SolverArgs, family: Option<Family>) -> Result
             xi: args.xi.unwrap_or(fista.xi),
             epsilon: args.epsilon.unwrap_or(fista.epsilon),
             max_rounds: args.max_rounds.or(fista.max_rounds),
+            scaling: args.scaling.unwrap_or(fista.scaling),
+            lambda_unit: args.lambda_unit.unwrap_or(fista.lambda_unit),
+            restart: args.restart.unwrap_or(fista.restart),
         },
         sparsegpt: SparseGptConfig {
             block: args.block.unwrap_or(preset.sparsegpt.block),
@@ -51,6 +53,7 @@ pub(crate) fn solver_config(args: &SolverArgs, family: Option<Family>) -> Result
             refresh: args.l0_refresh.unwrap_or(l0.refresh),
             damping: args.l0_damping.unwrap_or(l0.damping),
         },
+        threshold: args.threshold.or(preset.threshold),
         polish: args.polish.unwrap_or(preset.polish),
     };
     config.validate()?;

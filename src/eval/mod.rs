@@ -2,4 +2,5 @@
 
 mod perplexity;
 
+pub(crate) use perplexity::head_nll;
 pub use perplexity::{Perplexity, perplexity};

@@ -108,6 +108,23 @@ fn one_pass<B: SolverOps>(
         observer.event(Event::Step);
     }
     observer.event(Event::Working { on: "head" });
+    let window_nll = head_nll::<B>((checkpoint, decoder), hidden, windows, batch_tokens, device)?;
+    observer.event(Event::Step);
+    Ok(window_nll)
+}
+
+/// Mean negative log-likelihood of each window, from the hidden states after the last layer, in the batches that
+/// [`token_batches`] makes of the windows.
+///
+/// # Errors
+/// When a tensor cannot be read, or the device fails.
+pub(crate) fn head_nll<B: SolverOps>(
+    (checkpoint, decoder): (&Checkpoint, &Decoder),
+    hidden: Vec<Tensor<B, 3>>,
+    windows: &[Vec<u32>],
+    batch_tokens: usize,
+    device: &B::Device,
+) -> Result<Vec<f64>> {
     let head = decoder.head::<B>(checkpoint, device)?;
     let mut window_nll = Vec::with_capacity(windows.len());
     for (hidden, ids) in hidden
@@ -123,6 +140,5 @@ fn one_pass<B: SolverOps>(
                 .map(|window| window.iter().map(|v| f64::from(*v)).sum::<f64>() / (tokens - 1) as f64),
         );
     }
-    observer.event(Event::Step);
     Ok(window_nll)
 }

@@ -2,8 +2,8 @@
 //!
 //! Legend: see [`super`]; `L = λ_max(G)`, `λ` weighs the ℓ1 term, `t` is FISTA's momentum sequence.
 
-use super::{LayerProblem, Round, Solution, SolveInfo, StopReason, download, warm_start};
-use crate::config::{FistaConfig, LambdaSearch, SolverConfig, WarmStart};
+use super::{LayerProblem, Round, Solution, SolveInfo, StopReason, download, scaled, warm_start};
+use crate::config::{FistaConfig, LambdaSearch, LambdaUnit, Scaling, SolverConfig, Threshold, WarmStart};
 use crate::error::{Error, Result};
 use crate::pattern::Pattern;
 use burn::tensor::{Tensor, TensorData};
@@ -20,31 +20,44 @@ pub struct Minimum<B: SolverOps> {
     pub last_step: f64,
 }
 
+/// How FISTA runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Run {
+    /// λ, the weight of the ℓ1 term.
+    pub lambda: f64,
+    /// L, at least the largest eigenvalue of `G`.
+    pub lipschitz: f64,
+    /// Most iterations.
+    pub iterations: usize,
+    /// Stops when a step's Frobenius norm falls below this.
+    pub tolerance: f64,
+    /// Whether the momentum starts anew when it points uphill (O'Donoghue & Candès, arXiv 1204.3982, Sec. 3.2, the gradient
+    /// scheme).
+    pub restart: bool,
+}
+
 /// Minimises `1/2 ‖V X* − W X‖²_F / p + λ ‖V‖₁` from `start` (Eq. 3), for all rows at once.
 ///
 /// Textbook FISTA: the momentum runs on successive prox points, as the paper's App. B cites it; its Eq. 4d prints another
 /// difference. The gradient is that of App. B, `y X* X*ᵀ − W X X*ᵀ`, where Eq. 4a prints `X X*ᵀ` for the first term.
-/// Stops after `iterations`, or when a step's Frobenius norm falls below `tolerance`.
 ///
 /// # Errors
 /// When the iterates stop being finite.
 pub fn minimise<B: SolverOps>(
     problem: &LayerProblem<B>,
     start: Tensor<B, 2>,
-    lambda: f64,
-    lipschitz: f64,
-    (iterations, tolerance): (usize, f64),
+    run: Run,
 ) -> Result<Minimum<B>> {
-    let step = (1.0 / lipschitz) as f32;
-    let threshold = (lambda / lipschitz) as f32;
+    let step = (1.0 / run.lipschitz) as f32;
+    let threshold = (run.lambda / run.lipschitz) as f32;
     let mut x = start.clone();
     let mut y = start;
     let mut t = 1.0f64;
     let mut last_step = f64::INFINITY;
     let mut taken = 0;
-    while taken < iterations && last_step >= tolerance {
+    while taken < run.iterations && last_step >= run.tolerance {
         let gradient = problem.gradient(y.clone());
-        let next = B::prox_gradient_step(y, gradient, step, threshold);
+        let next = B::prox_gradient_step(y.clone(), gradient, step, threshold);
         last_step = B::squared_distance(next.clone(), x.clone()).sqrt();
         if !last_step.is_finite() {
             return Err(Error::NotFinite {
@@ -52,9 +65,15 @@ pub fn minimise<B: SolverOps>(
                 operator: problem.name.clone(),
             });
         }
-        let t_next = (1.0 + (1.0 + 4.0 * t * t).sqrt()) / 2.0;
-        y = B::extrapolate(next.clone(), x, ((t - 1.0) / t_next) as f32);
-        (x, t) = (next, t_next);
+        let uphill = run.restart && t > 1.0 && B::inner(y - next.clone(), next.clone() - x.clone()) > 0.0;
+        if uphill {
+            // This step's momentum was wrong: go on from its prox point as from a new start.
+            (x, y, t) = (next.clone(), next, 1.0);
+        } else {
+            let t_next = (1.0 + (1.0 + 4.0 * t * t).sqrt()) / 2.0;
+            y = B::extrapolate(next.clone(), x, ((t - 1.0) / t_next) as f32);
+            (x, t) = (next, t_next);
+        }
         taken += 1;
     }
     Ok(Minimum {
@@ -106,23 +125,30 @@ pub fn lipschitz<B: SolverOps>(problem: &LayerProblem<B>) -> Result<f64> {
 struct Bracket {
     lambda: f64,
     lower: f64,
-    /// Not known until a round asked for less.
+    /// Not known until a round asked for less, unless the rule knows it.
     upper: Option<f64>,
     search: LambdaSearch,
     max: f64,
 }
 
 impl Bracket {
-    fn new(config: &FistaConfig) -> Self {
+    /// `zeroing` is the smallest λ whose minimiser is zero.
+    fn new(config: &FistaConfig, zeroing: f64) -> Self {
+        let unit = match config.lambda_unit {
+            LambdaUnit::Absolute => 1.0,
+            LambdaUnit::Relative => zeroing,
+        };
+        let (lambda, max) = (config.lambda * unit, config.lambda_max * unit);
         Self {
-            lambda: config.lambda,
+            lambda,
             lower: 0.0,
             upper: match config.search {
                 LambdaSearch::Expand => None,
-                LambdaSearch::Bisect => Some(config.lambda_max),
+                LambdaSearch::Bisect => Some(max),
+                LambdaSearch::Bracket => Some(max.min(zeroing).max(lambda)),
             },
             search: config.search,
-            max: config.lambda_max,
+            max,
         }
     }
 
@@ -130,26 +156,39 @@ impl Bracket {
     fn raise(&mut self) {
         self.lower = self.lambda;
         self.lambda = match (self.upper, self.search) {
-            (None, LambdaSearch::Expand) => (self.lambda.max(f64::MIN_POSITIVE) * 10.0).min(self.max),
-            (upper, _) => f64::midpoint(self.lower, upper.unwrap_or(self.max)),
+            (None, _) => (self.lambda.max(f64::MIN_POSITIVE) * 10.0).min(self.max),
+            (Some(upper), _) => self.middle(upper),
         };
     }
 
     fn lower(&mut self) {
         self.upper = Some(self.lambda);
-        self.lambda = f64::midpoint(self.lower, self.lambda);
+        self.lambda = self.middle(self.lambda);
+    }
+
+    fn middle(&self, upper: f64) -> f64 {
+        match self.search {
+            LambdaSearch::Expand | LambdaSearch::Bisect => f64::midpoint(self.lower, upper),
+            LambdaSearch::Bracket if self.lower > 0.0 => (self.lower * upper).sqrt(),
+            LambdaSearch::Bracket => upper / 10.0,
+        }
     }
 }
 
 /// The rounding operator `H` (Sec. 3.3): zeroes the smallest `|V|` until the pattern is met.
-fn round<B: SolverOps>(problem: &LayerProblem<B>, v: Tensor<B, 2>, pattern: Pattern) -> Result<Solution> {
+fn round<B: SolverOps>(
+    problem: &LayerProblem<B>,
+    v: Tensor<B, 2>,
+    (pattern, threshold): (Pattern, Threshold),
+) -> Result<Solution> {
     let values = download(v)?;
     let (m, n) = problem.shape();
-    let keep = pattern.keep_largest(&values, m, n);
+    let keep = pattern.keep_within(threshold, &values, m, n);
     Ok(Solution::masked(values, keep, SolveInfo::direct()))
 }
 
-/// FISTAPruner's Algorithm 1: FISTA, rounding, and a search for λ, from a warm start.
+/// FISTAPruner's Algorithm 1: FISTA, rounding, and a search for λ, from a warm start; in the operator's own columns or in
+/// scaled ones.
 ///
 /// The result's error is never above the warm start's (unless that is the dense weight, which has no zeros).
 ///
@@ -160,8 +199,39 @@ pub fn prune<B: SolverOps>(
     pattern: Pattern,
     config: &SolverConfig,
 ) -> Result<Solution> {
+    let mut best = match config.fista.scaling {
+        Scaling::None => {
+            let start = warm_start(problem, pattern, config)?;
+            algorithm_1(problem, start, pattern, config)?
+        }
+        Scaling::Columns => {
+            let scaled = scaled::scale(problem)?;
+            let mut start = warm_start(problem, pattern, config)?;
+            scaled.scale(&mut start.values);
+            let mut best = algorithm_1(&scaled.problem, start, pattern, config)?;
+            scaled.unscale(&mut best.values);
+            best
+        }
+    };
+    keep_what_is_kept(&mut best, &download(problem.weight.clone())?);
+    Ok(best)
+}
+
+/// The smallest λ whose minimiser is zero: the largest entry of the gradient there, `|W G − P|`.
+fn zeroing_lambda<B: SolverOps>(problem: &LayerProblem<B>) -> Result<f64> {
+    let gradient = problem.gradient(problem.weight.zeros_like());
+    let largest = download(gradient.abs().max().reshape([1, 1]))?;
+    Ok(f64::from(largest[0]))
+}
+
+fn algorithm_1<B: SolverOps>(
+    problem: &LayerProblem<B>,
+    start: Solution,
+    pattern: Pattern,
+    config: &SolverConfig,
+) -> Result<Solution> {
+    let scope = (pattern, config.threshold_or(Threshold::Matrix));
     let fista = &config.fista;
-    let start = warm_start(problem, pattern, config)?;
     let lipschitz = lipschitz(problem)?;
     let mut point = problem.upload(start.values.clone());
     let start_error = problem.squared_error(point.clone());
@@ -176,20 +246,33 @@ pub fn prune<B: SolverOps>(
     let mut best = start;
     if lipschitz <= 0.0 {
         // No input ever was anything but zero: every weight is as good as another.
-        let rounded = round(problem, point, pattern)?;
+        let rounded = round(problem, point, scope)?;
         return Ok(Solution { info, ..rounded });
     }
-    let mut bracket = Bracket::new(fista);
+    // A tolerance means the same in every unit only if it is measured against the weight.
+    let tolerance = match fista.lambda_unit {
+        LambdaUnit::Absolute => fista.tolerance,
+        LambdaUnit::Relative => {
+            fista.tolerance * B::inner(problem.weight.clone(), problem.weight.clone()).sqrt()
+        }
+    };
+    let mut bracket = Bracket::new(fista, zeroing_lambda(problem)?);
     let mut fails = 0;
     while best_error > 0.0 {
         if fista.max_rounds.is_some_and(|most| info.rounds.len() >= most) {
             info.stop_reason = StopReason::Iterations;
             break;
         }
-        let budget = (fista.iterations, fista.tolerance);
-        let minimum = minimise(problem, point.clone(), bracket.lambda, lipschitz, budget)?;
+        let run = Run {
+            lambda: bracket.lambda,
+            lipschitz,
+            iterations: fista.iterations,
+            tolerance,
+            restart: fista.restart,
+        };
+        let minimum = minimise(problem, point.clone(), run)?;
         let continuous = problem.squared_error(minimum.point.clone()).sqrt();
-        let rounded = round(problem, minimum.point, pattern)?;
+        let rounded = round(problem, minimum.point, scope)?;
         let candidate = problem.upload(rounded.values.clone());
         let total = problem.squared_error(candidate.clone()).sqrt();
         let accepted = total < best_error;
@@ -221,7 +304,6 @@ pub fn prune<B: SolverOps>(
             bracket.lower();
         }
     }
-    keep_what_is_kept(&mut best, &download(problem.weight.clone())?);
     Ok(Solution { info, ..best })
 }
 

@@ -4,9 +4,11 @@
 use super::download;
 use crate::error::{Error, Result};
 use burn::tensor::{Tensor, TensorData};
-use faer::linalg::solvers::DenseSolveCore;
-use faer::{Mat, Side};
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt;
+use faer::{MatMut, MatRef, Par, Spec};
 use fista_pruner_backends::SolverOps;
+use rayon::prelude::*;
 
 /// `‖I − A X‖_max` at which an inverse by products is as exact as f32 products make it.
 const CLOSE: f64 = 1e-4;
@@ -18,8 +20,7 @@ pub(super) struct Inverse<B: SolverOps> {
     name: String,
     /// `G [n, n]`, on the device.
     gram: Tensor<B, 2>,
-    /// The same on the host, for factorisations.
-    host: Vec<f32>,
+    host: HostInverse,
     inverse: Tensor<B, 2>,
     rho: f64,
 }
@@ -27,10 +28,10 @@ pub(super) struct Inverse<B: SolverOps> {
 impl<B: SolverOps> Inverse<B> {
     /// `(G + ρI)⁻¹` of a symmetric `gram [n, n]`.
     pub(super) fn new(name: &str, gram: Tensor<B, 2>, rho: f64) -> Result<Self> {
-        let host = download(gram.clone())?;
-        let inverse = factorised(name, &host, rho)?;
-        let n = gram.dims()[0];
-        let inverse = Tensor::from_data(TensorData::new(inverse, [n, n]), &gram.device());
+        let mut host = HostInverse::new(download(gram.clone())?);
+        let inverse = host.shifted(name, rho)?;
+        let shape = gram.dims();
+        let inverse = Tensor::from_data(TensorData::new(inverse, shape), &gram.device());
         Ok(Self {
             name: name.to_owned(),
             gram,
@@ -47,13 +48,10 @@ impl<B: SolverOps> Inverse<B> {
 
     /// Moves to another ρ.
     pub(super) fn shift(&mut self, rho: f64) -> Result<()> {
-        if !B::FACTORISE_ON_HOST && self.newton_schulz(rho)? {
-            self.rho = rho;
-            return Ok(());
+        if B::FACTORISE_ON_HOST || !self.newton_schulz(rho)? {
+            let inverse = self.host.shifted(&self.name, rho)?;
+            self.inverse = Tensor::from_data(TensorData::new(inverse, self.gram.dims()), &self.gram.device());
         }
-        let n = self.gram.dims()[0];
-        let inverse = factorised(&self.name, &self.host, rho)?;
-        self.inverse = Tensor::from_data(TensorData::new(inverse, [n, n]), &self.gram.device());
         self.rho = rho;
         Ok(())
     }
@@ -82,27 +80,111 @@ impl<B: SolverOps> Inverse<B> {
     }
 }
 
-/// The inverse by Cholesky factorisation on the host: in f32, and in f64 where f32 finds the matrix indefinite.
-fn factorised(name: &str, gram: &[f32], rho: f64) -> Result<Vec<f32>> {
-    let n = gram.len().isqrt();
-    let shifted = |i: usize, j: usize| f64::from(gram[i * n + j]) + if i == j { rho } else { 0.0 };
-    if let Ok(llt) = Mat::<f32>::from_fn(n, n, |i, j| shifted(i, j) as f32).llt(Side::Lower) {
-        let inverse = llt.inverse();
-        let values: Vec<f32> = (0..n).flat_map(|j| inverse.col(j).iter().copied()).collect();
-        if values.iter().all(|v| v.is_finite()) {
-            return Ok(values);
-        }
+/// Factorisations on the host, with the memory they take each time.
+struct HostInverse {
+    /// `G [n, n]`.
+    gram: Vec<f32>,
+    work: Work<f32>,
+}
+
+impl HostInverse {
+    fn new(gram: Vec<f32>) -> Self {
+        let work = Work::new(gram.len().isqrt());
+        Self { gram, work }
     }
-    let llt = Mat::<f64>::from_fn(n, n, shifted)
-        .llt(Side::Lower)
-        .map_err(|_| Error::Factorisation {
+
+    /// `(G + ρI)⁻¹` by Cholesky factorisation: in f32, and in f64 where f32 finds the matrix indefinite.
+    fn shifted(&mut self, name: &str, rho: f64) -> Result<Vec<f32>> {
+        let n = self.work.n;
+        self.work.matrix.copy_from_slice(&self.gram);
+        for value in self.work.matrix.iter_mut().step_by(n + 1) {
+            *value = (f64::from(*value) + rho) as f32;
+        }
+        if let Some(inverse) = self.work.invert()
+            && inverse.par_iter().with_min_len(1 << 14).all(|v| v.is_finite())
+        {
+            return Ok(inverse);
+        }
+        let mut work = Work::<f64>::new(n);
+        for (value, gram) in work.matrix.iter_mut().zip(&self.gram) {
+            *value = f64::from(*gram);
+        }
+        work.matrix.iter_mut().step_by(n + 1).for_each(|v| *v += rho);
+        let inverse = work.invert().ok_or_else(|| Error::Factorisation {
             operator: name.to_owned(),
             damping: rho,
         })?;
-    let inverse = llt.inverse();
-    Ok((0..n)
-        .flat_map(|j| inverse.col(j).iter().map(|v| *v as f32))
-        .collect())
+        Ok(inverse.into_iter().map(|v| v as f32).collect())
+    }
+}
+
+/// A matrix to be inverted in place, and the memory that takes.
+struct Work<T> {
+    n: usize,
+    /// The symmetric matrix `[n, n]` on the way in.
+    matrix: Vec<T>,
+    triangle: Vec<T>,
+    buffer: MemBuffer,
+}
+
+impl<T: faer::traits::RealField + Copy + Default> Work<T> {
+    fn new(n: usize) -> Self {
+        let par = Par::rayon(0);
+        let scratch = llt::factor::cholesky_in_place_scratch::<T>(n, par, Spec::default())
+            .or(llt::inverse::inverse_scratch::<T>(n, par));
+        Self {
+            n,
+            matrix: vec![T::default(); n * n],
+            triangle: vec![T::default(); n * n],
+            buffer: MemBuffer::new(scratch),
+        }
+    }
+
+    /// The inverse of the matrix, or nothing where it is not positive definite.
+    fn invert(&mut self) -> Option<Vec<T>> {
+        let (n, par) = (self.n, Par::rayon(0));
+        let stack = MemStack::new(&mut self.buffer);
+        // Rows and columns of a symmetric matrix are the same.
+        llt::factor::cholesky_in_place(
+            MatMut::from_column_major_slice_mut(&mut self.matrix, n, n),
+            Default::default(),
+            par,
+            stack,
+            Spec::default(),
+        )
+        .ok()?;
+        llt::inverse::inverse(
+            MatMut::from_column_major_slice_mut(&mut self.triangle, n, n),
+            MatRef::from_column_major_slice(&self.matrix, n, n),
+            par,
+            stack,
+        );
+        let mut full = vec![T::default(); n * n];
+        mirror(&self.triangle, &mut full, n);
+        Some(full)
+    }
+}
+
+/// Fills both triangles of `full` from the one that a factorisation fills of `upper`, both `[n, n]` row-major.
+fn mirror<T: Copy + Send + Sync>(upper: &[T], full: &mut [T], n: usize) {
+    /// Rows and columns of a tile that fits the first-level cache twice.
+    const TILE: usize = 32;
+    full.par_chunks_mut(TILE * n)
+        .enumerate()
+        .for_each(|(tile, rows)| {
+            let first = tile * TILE;
+            for left in (0..first + TILE).step_by(TILE) {
+                for (r, row) in rows.chunks_exact_mut(n).enumerate() {
+                    for c in left..(left + TILE).min(first + r) {
+                        row[c] = upper[c * n + first + r];
+                    }
+                }
+            }
+            for (r, row) in rows.chunks_exact_mut(n).enumerate() {
+                let from = first + r;
+                row[from..].copy_from_slice(&upper[from * n + from..from * n + n]);
+            }
+        });
 }
 
 #[cfg(test)]

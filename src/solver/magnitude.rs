@@ -1,6 +1,7 @@
-//! Magnitude pruning: keep the largest `|W|`, over the whole matrix or within each group.
+//! Magnitude pruning: keep the largest `|W|`, of the whole matrix, of each row, or of each group.
 
 use super::{LayerProblem, Solution, SolveInfo, download};
+use crate::config::Threshold;
 use crate::error::Result;
 use crate::pattern::Pattern;
 use fista_pruner_backends::SolverOps;
@@ -9,9 +10,13 @@ use fista_pruner_backends::SolverOps;
 ///
 /// # Errors
 /// When the device fails.
-pub fn prune<B: SolverOps>(problem: &LayerProblem<B>, pattern: Pattern) -> Result<Solution> {
+pub fn prune<B: SolverOps>(
+    problem: &LayerProblem<B>,
+    pattern: Pattern,
+    threshold: Threshold,
+) -> Result<Solution> {
     let values = download(problem.weight.clone())?;
     let (m, n) = problem.shape();
-    let keep = pattern.keep_largest(&values, m, n);
+    let keep = pattern.keep_within(threshold, &values, m, n);
     Ok(Solution::masked(values, keep, SolveInfo::direct()))
 }

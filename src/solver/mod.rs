@@ -30,7 +30,7 @@ pub mod scaled;
 pub mod sparsegpt;
 pub mod wanda;
 
-use crate::config::{Method, SolverConfig, WarmStart};
+use crate::config::{Method, SolverConfig, Threshold, WarmStart};
 use crate::error::{Error, Result};
 use crate::pattern::Pattern;
 use burn::tensor::{Tensor, TensorData};
@@ -229,12 +229,16 @@ pub fn solve<B: SolverOps>(
             operator: problem.name.clone(),
         });
     }
+    let (m, n) = problem.shape();
+    if pattern.zeros(m, n) == 0 {
+        return dense(problem);
+    }
     let chosen = match config.method {
-        Method::Magnitude => magnitude::prune(problem, pattern)?,
-        Method::Wanda => wanda::prune(problem, pattern)?,
+        Method::Magnitude => magnitude::prune(problem, pattern, config.threshold_or(Threshold::Matrix))?,
+        Method::Wanda => wanda::prune(problem, pattern, config.threshold_or(Threshold::Row))?,
         Method::SparseGpt => sparsegpt::prune(problem, pattern, &config.sparsegpt)?,
         Method::Fista => fista::prune(problem, pattern, config)?,
-        Method::L0 => l0::prune(problem, pattern, &config.l0)?,
+        Method::L0 => l0::prune(problem, pattern, config)?,
     };
     let solution = polish::polish(problem, chosen, config.polish)?;
     if solution.values.iter().any(|v| !v.is_finite()) {
@@ -246,6 +250,17 @@ pub fn solve<B: SolverOps>(
     Ok(solution)
 }
 
+/// The weight as it is.
+fn dense<B: SolverOps>(problem: &LayerProblem<B>) -> Result<Solution> {
+    let values = download(problem.weight.clone())?;
+    let keep = vec![true; values.len()];
+    Ok(Solution {
+        values,
+        keep,
+        info: SolveInfo::direct(),
+    })
+}
+
 /// The start of Algorithm 1. For a dense start nothing is cut yet.
 fn warm_start<B: SolverOps>(
     problem: &LayerProblem<B>,
@@ -253,17 +268,10 @@ fn warm_start<B: SolverOps>(
     config: &SolverConfig,
 ) -> Result<Solution> {
     match config.warm_start {
-        WarmStart::Magnitude => magnitude::prune(problem, pattern),
-        WarmStart::Wanda => wanda::prune(problem, pattern),
+        WarmStart::Magnitude => magnitude::prune(problem, pattern, config.threshold_or(Threshold::Matrix)),
+        WarmStart::Wanda => wanda::prune(problem, pattern, config.threshold_or(Threshold::Row)),
         WarmStart::SparseGpt => sparsegpt::prune(problem, pattern, &config.sparsegpt),
-        WarmStart::Dense => {
-            let values = download(problem.weight.clone())?;
-            let keep = vec![true; values.len()];
-            Ok(Solution {
-                values,
-                keep,
-                info: SolveInfo::direct(),
-            })
-        }
+        WarmStart::L0 => l0::prune(problem, pattern, config),
+        WarmStart::Dense => dense(problem),
     }
 }

@@ -7,7 +7,7 @@
 use super::{LayerProblem, Solution, download, wanda};
 use crate::error::Result;
 use burn::tensor::{Tensor, TensorData};
-use fista_pruner_backends::SolverOps;
+use fista_pruner_backends::{ConjugateState, SolverOps};
 
 /// Improves `solution` by `iterations` conjugate-gradient steps, one `m × n × n` product each.
 ///
@@ -29,47 +29,37 @@ pub fn polish<B: SolverOps>(
     let start = problem.upload(values);
     let mask = problem.upload(keep.iter().map(|k| f32::from(u8::from(*k))).collect());
     let polished = conjugate_gradients(problem, start.clone(), mask, iterations)?;
-    // Rounding can undo what exact arithmetic promises; then the start stays.
-    let (before, after) = (
-        problem.squared_error(start.clone()),
-        problem.squared_error(polished.clone()),
-    );
     info.polish_iterations = iterations;
-    let values = download(if after <= before { polished } else { start })?;
+    let values = download(polished.unwrap_or(start))?;
     Ok(Solution::masked(values, keep, info))
 }
 
-/// Preconditioned conjugate gradients per row, from `v` on the support `mask`, both `[m, n]`.
+/// Preconditioned conjugate gradients per row, from `start` on the support `mask`, both `[m, n]`. Nothing where rounding
+/// undid what exact arithmetic promises.
 fn conjugate_gradients<B: SolverOps>(
     problem: &LayerProblem<B>,
-    mut v: Tensor<B, 2>,
+    start: Tensor<B, 2>,
     mask: Tensor<B, 2>,
     iterations: usize,
-) -> Result<Tensor<B, 2>> {
+) -> Result<Option<Tensor<B, 2>>> {
     let preconditioner = inverse_diagonal(problem)?;
     // The residual is the negative gradient on the support.
-    let mut residual = problem.gradient(v.clone()).neg() * mask.clone();
-    let mut direction = residual.clone() * preconditioner.clone();
-    let mut energy = (residual.clone() * direction.clone()).sum_dim(1);
+    let first = problem.gradient(start.clone()).neg() * mask.clone();
+    let direction = first.clone() * preconditioner.clone();
+    let mut state = ConjugateState {
+        point: start.clone(),
+        energy: (first.clone() * direction.clone()).sum_dim(1),
+        residual: first.clone(),
+        direction,
+    };
     for _ in 0..iterations {
-        let image = direction.clone().matmul(problem.gram.clone()) * mask.clone();
-        let curvature = (direction.clone() * image.clone()).sum_dim(1);
-        let step = quotient(energy.clone(), curvature);
-        v = v + direction.clone() * step.clone();
-        residual = residual - image * step;
-        let preconditioned = residual.clone() * preconditioner.clone();
-        let next = (residual.clone() * preconditioned.clone()).sum_dim(1);
-        let momentum = quotient(next.clone(), energy);
-        direction = preconditioned + direction * momentum;
-        energy = next;
+        let image = state.direction.clone().matmul(problem.gram.clone());
+        state = B::conjugate_step(state, image, mask.clone(), preconditioner.clone());
     }
-    Ok(v)
-}
-
-/// `a / b` for rows, zero where `b` is not positive: such a row is done.
-fn quotient<B: SolverOps>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 2> {
-    let done = b.clone().lower_equal_elem(f32::MIN_POSITIVE);
-    (a / b).mask_fill(done, 0.0)
+    // The objective is quadratic: between two points of the support it changes by the mean gradient along the way, and
+    // that takes no further product.
+    let gained = B::inner(state.point.clone() - start, first + state.residual);
+    Ok((gained >= 0.0).then_some(state.point))
 }
 
 /// `1 / diag(G)` as `[1, n]`, one where an input is always zero.

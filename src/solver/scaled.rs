@@ -46,6 +46,15 @@ pub fn scale<B: SolverOps>(problem: &LayerProblem<B>) -> Result<Scaled<B>> {
 }
 
 impl<B: SolverOps> Scaled<B> {
+    /// Takes values `[m, n]` of the operator's own columns to scaled ones.
+    pub fn scale(&self, values: &mut [f32]) {
+        for row in values.chunks_mut(self.norms.len().max(1)) {
+            for (v, d) in row.iter_mut().zip(&self.norms) {
+                *v *= d;
+            }
+        }
+    }
+
     /// Takes scaled values `[m, n]` back to the operator's own columns.
     pub fn unscale(&self, values: &mut [f32]) {
         for row in values.chunks_mut(self.norms.len().max(1)) {

@@ -1,32 +1,42 @@
 //! Wanda (Sun et al., arXiv 2306.11695): keep the largest `|W_ij| · ‖X_j‖₂` within each output row.
 
 use super::{LayerProblem, Solution, SolveInfo, download};
+use crate::config::Threshold;
 use crate::error::{Error, Result};
 use crate::pattern::Pattern;
 use burn::tensor::Tensor;
 use fista_pruner_backends::SolverOps;
 use rayon::prelude::*;
 
-/// Keeps the largest scores of each row (Eq. 1); the kept weights stay as they are.
+/// Keeps the largest scores, as published of each row (Eq. 1); the kept weights stay as they are.
 ///
 /// # Errors
 /// When the device fails.
-pub fn prune<B: SolverOps>(problem: &LayerProblem<B>, pattern: Pattern) -> Result<Solution> {
+pub fn prune<B: SolverOps>(
+    problem: &LayerProblem<B>,
+    pattern: Pattern,
+    threshold: Threshold,
+) -> Result<Solution> {
     let values = download(problem.weight.clone())?;
     let (m, n) = problem.shape();
-    // ‖X_j‖₂ up to the common factor √p, which ranks nothing.
-    let norms: Vec<f32> = diagonal(problem)?.iter().map(|g| g.max(0.0).sqrt()).collect();
-    let mut scores = vec![0.0; values.len()];
-    scores
-        .par_chunks_mut(n.max(1))
-        .zip(values.par_chunks(n.max(1)))
-        .for_each(|(scores, row)| {
-            for ((score, w), norm) in scores.iter_mut().zip(row).zip(&norms) {
-                *score = w.abs() * norm;
-            }
-        });
-    let keep = pattern.keep_largest_per_row(&scores, m, n);
+    let keep = pattern.keep_within(threshold, &scores(problem)?, m, n);
     Ok(Solution::masked(values, keep, SolveInfo::direct()))
+}
+
+/// `|W_ij| · ‖X_j‖₂ / √p`, `[m, n]` row-major.
+///
+/// # Errors
+/// When `G` is not finite or the device fails.
+pub fn scores<B: SolverOps>(problem: &LayerProblem<B>) -> Result<Vec<f32>> {
+    let mut scores = download(problem.weight.clone())?;
+    let n = problem.shape().1.max(1);
+    let norms: Vec<f32> = diagonal(problem)?.iter().map(|g| g.max(0.0).sqrt()).collect();
+    scores.par_chunks_mut(n).for_each(|row| {
+        for (score, norm) in row.iter_mut().zip(&norms) {
+            *score = score.abs() * norm;
+        }
+    });
+    Ok(scores)
 }
 
 /// `diag(G)`, `n` values.

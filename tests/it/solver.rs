@@ -36,7 +36,7 @@ fn fista_reaches_the_lasso_objective() {
         "{bound} {lipschitz}"
     );
 
-    for k in 0..3 {
+    for (k, restart) in [(0, false), (1, false), (2, false), (0, true), (2, true)] {
         let lambda = values(&file, &format!("lambda.{k}")).1[0];
         let expected = values(&file, &format!("objective.{k}")).1[0];
         let exact = reference::fista(&weight, &gram, &cross, lambda, lipschitz, 5000);
@@ -46,7 +46,14 @@ fn fista_reaches_the_lasso_objective() {
             "f64, λ {lambda}: {found} {expected}"
         );
 
-        let minimum = fista::minimise(&problem, problem.weight.clone(), lambda, bound, (5000, 0.0)).unwrap();
+        let run = fista::Run {
+            lambda,
+            lipschitz: bound,
+            iterations: 5000,
+            tolerance: 0.0,
+            restart,
+        };
+        let minimum = fista::minimise(&problem, problem.weight.clone(), run).unwrap();
         let point: Vec<f64> = minimum.point.into_data().iter::<f64>().collect();
         let point = Matrix::new(weight.rows, weight.columns, point);
         let found = reference::objective(&point, &real, &target, lambda);

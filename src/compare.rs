@@ -1,0 +1,354 @@
+//! Several ways to prune one model, side by side: one pass over the model, the same calibration windows, one table.
+//!
+//! Perplexity is measured on the way: the evaluation windows' hidden states follow each way's pruned layers, so that no
+//! pruned model is ever stored.
+
+use crate::allocation::{Allocation, allocate};
+use crate::config::Method;
+use crate::config::{Propagation, PruneConfig, SolverConfig, WarmStart};
+use crate::error::{Error, Result};
+use crate::eval::head_nll;
+use crate::pattern::Pattern;
+use crate::progress::Observer;
+use crate::prune::{Branch, Source, WeightSink, embed, prune_branches};
+use crate::report::overall_sparsity;
+use burn::tensor::Tensor;
+use fista_pruner_backends::SolverOps;
+use fista_pruner_models::Family;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A way to choose weights, as it is named in a comparison:
+/// `NAME[@WARM-START][+polish[=STEPS]][:ALLOCATION][/PROPAGATION]`.
+///
+/// `NAME` is a preset (`best`, `fast`, `paper`), a published method as published (`magnitude`, `wanda`, `sparsegpt`,
+/// `fista`), or `fista-scaled`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Way {
+    /// The text it was made from.
+    pub name: String,
+    base: Base,
+    warm_start: Option<WarmStart>,
+    polish: Option<usize>,
+    allocation: Allocation,
+    propagation: Option<Propagation>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Base {
+    Best,
+    Fast,
+    Published(Method),
+    FistaScaled,
+}
+
+impl std::str::FromStr for Way {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown = |reason: String| Error::Setting {
+            setting: "--methods",
+            reason: format!("`{text}`: {reason}"),
+        };
+        let named = |name: &str, kind: &str, names: &[&str]| {
+            unknown(format!("no {kind} `{name}`; there are {}", names.join(", ")))
+        };
+        let (rest, propagation) = match text.split_once('/') {
+            Some((rest, name)) => {
+                let found = Propagation::NAMED.iter().find(|(n, _)| *n == name);
+                let names: Vec<_> = Propagation::NAMED.iter().map(|(n, _)| *n).collect();
+                (
+                    rest,
+                    Some(found.ok_or_else(|| named(name, "propagation", &names))?.1),
+                )
+            }
+            None => (text, None),
+        };
+        let (rest, allocation) = match rest.split_once(':') {
+            Some((rest, name)) => {
+                let found = Allocation::ALL.iter().find(|(n, _)| *n == name);
+                let names: Vec<_> = Allocation::ALL.iter().map(|(n, _)| *n).collect();
+                (rest, found.ok_or_else(|| named(name, "allocation", &names))?.1)
+            }
+            None => (rest, Allocation::Uniform),
+        };
+        let (rest, polish) = match rest.split_once('+') {
+            Some((rest, "polish")) => (rest, Some(SolverConfig::best(None).polish)),
+            Some((rest, more)) => {
+                let steps = more.strip_prefix("polish=").and_then(|steps| steps.parse().ok());
+                let steps =
+                    steps.ok_or_else(|| unknown(format!("`+{more}` is not +polish or +polish=STEPS")))?;
+                (rest, Some(steps))
+            }
+            None => (rest, None),
+        };
+        let (name, warm_start) = match rest.split_once('@') {
+            Some((rest, name)) => {
+                let found = WarmStart::ALL.iter().find(|(n, _)| *n == name);
+                let names: Vec<_> = WarmStart::ALL.iter().map(|(n, _)| *n).collect();
+                (
+                    rest,
+                    Some(found.ok_or_else(|| named(name, "warm start", &names))?.1),
+                )
+            }
+            None => (rest, None),
+        };
+        let base = match name {
+            "best" | "l0" => Base::Best,
+            "fast" => Base::Fast,
+            "paper" | "fista" => Base::Published(Method::Fista),
+            "fista-scaled" => Base::FistaScaled,
+            "sparsegpt" => Base::Published(Method::SparseGpt),
+            "wanda" => Base::Published(Method::Wanda),
+            "magnitude" => Base::Published(Method::Magnitude),
+            other => {
+                const NAMES: [&str; 7] = [
+                    "best",
+                    "fast",
+                    "paper",
+                    "fista-scaled",
+                    "sparsegpt",
+                    "wanda",
+                    "magnitude",
+                ];
+                return Err(named(other, "method or preset", &NAMES));
+            }
+        };
+        Ok(Self {
+            name: text.to_owned(),
+            base,
+            warm_start,
+            polish,
+            allocation,
+            propagation,
+        })
+    }
+}
+
+impl Way {
+    /// Its solver settings for a model family.
+    pub fn solver(&self, family: Family) -> SolverConfig {
+        let family = Some(family);
+        let mut config = match self.base {
+            Base::Best => SolverConfig::best(family),
+            Base::Fast => SolverConfig::fast(family),
+            Base::FistaScaled => SolverConfig::improved(Method::Fista, family),
+            Base::Published(method) => SolverConfig {
+                method,
+                ..SolverConfig::paper(family)
+            },
+        };
+        config.warm_start = self.warm_start.unwrap_or(config.warm_start);
+        config.polish = self.polish.unwrap_or(config.polish);
+        config
+    }
+}
+
+/// What is compared.
+#[derive(Debug, Clone)]
+pub struct Comparison {
+    /// The ways, in the order of the table.
+    pub ways: Vec<Way>,
+    /// Every way is taken to each of these.
+    pub patterns: Vec<Pattern>,
+    /// Where a way names no propagation.
+    pub propagation: Propagation,
+    /// Most rounds of the paper's Algorithm 1; `None` for the published rule.
+    pub max_rounds: Option<usize>,
+    /// Selection and batch size; pattern, solver and propagation are the ways'.
+    pub base: PruneConfig,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// The way's name.
+    pub method: String,
+    /// The zeros asked for.
+    pub pattern: Pattern,
+    /// Where inputs and targets came from.
+    pub propagation: Propagation,
+    /// The name of that combination, if it has one.
+    pub propagate: Option<&'static str>,
+    /// Perplexity on the evaluation windows, where there are any.
+    pub perplexity: Option<f64>,
+    /// Mean relative squared error by operator kind, such as `q_proj`.
+    pub errors: BTreeMap<String, f64>,
+    /// Mean relative squared error over all operators.
+    pub mean_error: f64,
+    /// Share of zeros over the pruned operators.
+    pub sparsity: f64,
+    /// Seconds that the solver took.
+    pub solver_seconds: f64,
+    /// Seconds that pruning this way alone takes: what all ways shared, and its own.
+    pub seconds: f64,
+}
+
+/// The table.
+#[derive(Debug, Clone, Serialize)]
+pub struct Table {
+    /// The dense model's perplexity.
+    pub dense_perplexity: Option<f64>,
+    /// The rows, pattern by pattern.
+    pub rows: Vec<Row>,
+}
+
+/// Pruned weights that nobody keeps.
+struct Nowhere;
+
+impl WeightSink for Nowhere {
+    fn weight(&mut self, _name: &str, _values: &[f32], _keep: &[bool]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Prunes in all ways and evaluates on `evaluation`, windows of one length, which may be empty.
+///
+/// # Errors
+/// As [`crate::prune::prune`] and [`crate::eval::perplexity`].
+pub fn compare<B: SolverOps>(
+    source: Source<'_>,
+    comparison: &Comparison,
+    evaluation: &[Vec<u32>],
+    device: &B::Device,
+    observer: &mut dyn Observer,
+) -> Result<Table> {
+    let configs = configs::<B>(source, comparison, device, observer)?;
+    let mut sinks: Vec<Nowhere> = configs.iter().map(|_| Nowhere).collect();
+    let branches = configs
+        .iter()
+        .zip(&mut sinks)
+        .map(|((_, config), sink)| Branch { config, sink })
+        .collect();
+    let evaluated = Source {
+        windows: evaluation,
+        ..source
+    };
+    // Hidden states of the evaluation windows: the dense model's, then each way's. Tensors share memory until they part.
+    let start = match evaluation {
+        [] => Vec::new(),
+        _ => embed::<B>(&evaluated, device)?,
+    };
+    let mut paths: Vec<Vec<Tensor<B, 3>>> = vec![start; configs.len() + 1];
+    let (outcomes, shared) =
+        prune_branches::<B>(source, branches, device, observer, &mut |_, dense, pruned| {
+            for (path, layer) in paths.iter_mut().zip(std::iter::once(&dense).chain(pruned)) {
+                *path = std::mem::take(path)
+                    .into_iter()
+                    .map(|h| layer.forward(h))
+                    .collect();
+            }
+            Ok(())
+        })?;
+    let mut perplexities = paths.into_iter().map(|path| -> Result<Option<f64>> {
+        if evaluation.is_empty() {
+            return Ok(None);
+        }
+        let nll = head_nll::<B>(
+            (source.checkpoint, source.decoder),
+            path,
+            evaluation,
+            source.batch_tokens,
+            device,
+        )?;
+        Ok(Some((nll.iter().sum::<f64>() / nll.len() as f64).exp()))
+    });
+    let dense_perplexity = perplexities.next().transpose()?.flatten();
+    let mut rows = Vec::new();
+    for (((way, config), outcome), perplexity) in configs.into_iter().zip(outcomes).zip(perplexities) {
+        let operators = &outcome.operators;
+        let mut kinds: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for operator in operators {
+            let kind = operator.name.rsplit('.').next().unwrap_or(&operator.name);
+            kinds
+                .entry(kind.to_owned())
+                .or_default()
+                .push(operator.relative_error);
+        }
+        let mean = |errors: &[f64]| errors.iter().sum::<f64>() / errors.len().max(1) as f64;
+        let all: Vec<f64> = operators.iter().map(|operator| operator.relative_error).collect();
+        rows.push(Row {
+            method: way,
+            pattern: config.pattern,
+            propagation: config.propagation,
+            propagate: config.propagation.name(),
+            perplexity: perplexity?,
+            errors: kinds
+                .iter()
+                .map(|(kind, errors)| (kind.clone(), mean(errors)))
+                .collect(),
+            mean_error: mean(&all),
+            sparsity: overall_sparsity(operators),
+            solver_seconds: operators.iter().map(|operator| operator.seconds).sum(),
+            seconds: shared + outcome.seconds,
+        });
+    }
+    Ok(Table {
+        dense_perplexity,
+        rows,
+    })
+}
+
+/// Every way at every pattern, as a run of its own would be configured.
+fn configs<B: SolverOps>(
+    source: Source<'_>,
+    comparison: &Comparison,
+    device: &B::Device,
+    observer: &mut dyn Observer,
+) -> Result<Vec<(String, PruneConfig)>> {
+    let family = source.decoder.config().family();
+    let mut configs = Vec::new();
+    for pattern in &comparison.patterns {
+        let mut allocated: Vec<(Allocation, BTreeMap<String, Pattern>)> = Vec::new();
+        for way in &comparison.ways {
+            let mut config = PruneConfig {
+                pattern: *pattern,
+                solver: way.solver(family),
+                propagation: way.propagation.unwrap_or(comparison.propagation),
+                ..comparison.base.clone()
+            };
+            if comparison.max_rounds.is_some() {
+                config.solver.fista.max_rounds = comparison.max_rounds;
+            }
+            config.patterns = match allocated
+                .iter()
+                .find(|(allocation, _)| *allocation == way.allocation)
+            {
+                Some((_, patterns)) => patterns.clone(),
+                None => {
+                    let patterns = allocate::<B>(source, &config, way.allocation, device, observer)?;
+                    allocated.push((way.allocation, patterns.clone()));
+                    patterns
+                }
+            };
+            configs.push((way.name.clone(), config));
+        }
+    }
+    Ok(configs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_are_read_as_they_are_written() {
+        let way: Way = "paper@wanda+polish=5:owl/sequential".parse().unwrap();
+        let config = way.solver(Family::Opt);
+        assert_eq!(
+            (config.method, config.warm_start, config.polish),
+            (Method::Fista, WarmStart::Wanda, 5)
+        );
+        assert_eq!(way.propagation, Some(Propagation::SEQUENTIAL));
+        assert_eq!(way.allocation, Allocation::Owl);
+        let plain: Way = "wanda".parse().unwrap();
+        assert_eq!(plain.solver(Family::Llama).polish, 0);
+        assert_eq!(
+            "best".parse::<Way>().unwrap().solver(Family::Llama),
+            SolverConfig::best(Some(Family::Llama))
+        );
+        for bad in ["", "obs", "best/up", "best+shine", "best:even", "paper@nothing"] {
+            assert!(bad.parse::<Way>().is_err(), "{bad}");
+        }
+    }
+}
