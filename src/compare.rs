@@ -155,6 +155,8 @@ pub struct Comparison {
     pub propagation: Propagation,
     /// Most rounds of the paper's Algorithm 1; `None` for the published rule.
     pub max_rounds: Option<usize>,
+    /// Damping of ℓ0 splitting; `None` for the presets' own.
+    pub damping: Option<f64>,
     /// Selection and batch size; pattern, solver and propagation are the ways'.
     pub base: PruneConfig,
 }
@@ -310,6 +312,7 @@ fn configs<B: SolverOps>(
             if comparison.max_rounds.is_some() {
                 config.solver.fista.max_rounds = comparison.max_rounds;
             }
+            config.solver.l0.damping = comparison.damping.unwrap_or(config.solver.l0.damping);
             config.patterns = match allocated
                 .iter()
                 .find(|(allocation, _)| *allocation == way.allocation)

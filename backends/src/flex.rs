@@ -328,3 +328,96 @@ fn threshold(values: &[f32], zeros: usize) -> f32 {
     let rank = (zeros - below).min(candidates.len()).saturating_sub(1);
     *candidates.select_nth_unstable_by(rank, f32::total_cmp).1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::generic;
+    use burn::tensor::TensorData;
+
+    type Matrix = Tensor<Flex, 2>;
+
+    /// Entries of both signs, no two of one size.
+    fn matrix(rows: usize, columns: usize, seed: u32) -> Matrix {
+        let values: Vec<f32> = (0..rows * columns)
+            .map(|k| {
+                (k as u32)
+                    .wrapping_mul(2_654_435_761)
+                    .wrapping_add(seed.wrapping_mul(40_503))
+            })
+            .map(|bits| (bits >> 8) as f32 / 8_388_608.0 - 1.0)
+            .collect();
+        Tensor::from_data(TensorData::new(values, [rows, columns]), &Default::default())
+    }
+
+    fn assert_close(name: &str, own: Matrix, generic: Matrix) {
+        let worst = (own - generic).abs().max().into_scalar();
+        assert!(worst < 1e-5, "{name}: {worst}");
+    }
+
+    #[test]
+    fn a_splitting_step_is_the_generic_one() {
+        // More than one chunk, and rows that chunks do not divide.
+        let (rows, columns) = (70, 480);
+        let drift = matrix(rows, columns, 4);
+        for selection in [
+            Selection::AllBut(0),
+            Selection::AllBut(1),
+            Selection::AllBut(rows * columns / 2),
+            Selection::AllBut(rows * columns - 1),
+            Selection::AllButInRow(columns / 3),
+            Selection::InGroups { n: 2, m: 4 },
+            Selection::InGroups { n: 1, m: 2 },
+            Selection::InGroups { n: 5, m: 16 },
+            Selection::InGroups { n: 7, m: 8 },
+        ] {
+            for drift in [None, Some(drift.clone())] {
+                let step = SplittingStep {
+                    selection,
+                    rho: 0.3,
+                    dual_factor: 0.9,
+                };
+                let input = || {
+                    (
+                        matrix(rows, columns, 1),
+                        matrix(rows, columns, 2),
+                        matrix(rows, columns, 3),
+                    )
+                };
+                let (moved, weight, dual) = input();
+                let own = Flex::splitting_step(moved, weight, dual, drift.clone(), step);
+                let (moved, weight, dual) = input();
+                let expected = generic::splitting_step(moved, weight, dual, drift, step);
+                assert_close(&format!("{selection:?} right"), own.0, expected.0);
+                assert_close(&format!("{selection:?} dual"), own.1, expected.1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_conjugate_step_is_the_generic_one() {
+        let (rows, columns) = (9, 45);
+        let mask = matrix(rows, columns, 5).greater_elem(0.0).float();
+        let state = || {
+            let direction = matrix(rows, columns, 3) * mask.clone();
+            ConjugateState {
+                point: matrix(rows, columns, 1),
+                residual: matrix(rows, columns, 2) * mask.clone(),
+                energy: (direction.clone() * direction.clone()).sum_dim(1),
+                direction,
+            }
+        };
+        // A curvature that is positive but in the first row, which is done.
+        let ramp = Tensor::arange(0..rows as i64, &Default::default())
+            .float()
+            .reshape([rows, 1]);
+        let image = state().direction * ramp;
+        let scale = matrix(1, columns, 6).abs();
+        let own = Flex::conjugate_step(state(), image.clone(), mask.clone(), scale.clone());
+        let expected = generic::conjugate_step(state(), image, mask.clone(), scale);
+        assert_close("point", own.point, expected.point);
+        assert_close("residual", own.residual, expected.residual);
+        assert_close("direction", own.direction, expected.direction);
+        assert_close("energy", own.energy, expected.energy);
+    }
+}

@@ -72,18 +72,7 @@ pub trait SolverOps: Backend {
         drift: Option<Tensor<Self, 2>>,
         step: SplittingStep,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        let z = moved + weight.clone() + dual;
-        let keep = keep_mask(&z, step.selection);
-        let dual = z
-            .clone()
-            .mask_fill(keep.clone(), 0.0)
-            .mul_scalar(step.dual_factor);
-        let kept = z.mask_fill(keep.bool_not(), 0.0);
-        let right = (kept - dual.clone() - weight).mul_scalar(step.rho);
-        match drift {
-            Some(drift) => (right - drift, dual),
-            None => (right, dual),
-        }
+        generic::splitting_step(moved, weight, dual, drift, step)
     }
 
     /// One step of preconditioned conjugate gradients per row, after its product `image = direction · G` `[m, n]`.
@@ -96,21 +85,7 @@ pub trait SolverOps: Backend {
         mask: Tensor<Self, 2>,
         preconditioner: Tensor<Self, 2>,
     ) -> ConjugateState<Self> {
-        let image = image * mask;
-        let curvature = (state.direction.clone() * image.clone()).sum_dim(1);
-        let step = quotient(state.energy.clone(), curvature);
-        let point = state.point + state.direction.clone() * step.clone();
-        let residual = state.residual - image * step;
-        let preconditioned = residual.clone() * preconditioner;
-        let energy = (residual.clone() * preconditioned.clone()).sum_dim(1);
-        let momentum = quotient(energy.clone(), state.energy);
-        let direction = preconditioned + state.direction * momentum;
-        ConjugateState {
-            point,
-            residual,
-            direction,
-            energy,
-        }
+        generic::conjugate_step(state, image, mask, preconditioner)
     }
 
     /// One step of compensated summation (Kahan): adds `term` to `sum` and returns the new sum and the new
@@ -139,10 +114,59 @@ pub trait SolverOps: Backend {
     }
 }
 
-/// `a / b` for rows, zero where `b` is not positive: such a row is done.
-fn quotient<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 2> {
-    let done = b.clone().lower_equal_elem(f32::MIN_POSITIVE);
-    (a / b).mask_fill(done, 0.0)
+/// The bodies that run on every backend, where a test can hold a backend's own against them.
+pub(crate) mod generic {
+    use super::*;
+
+    pub(crate) fn splitting_step<B: Backend>(
+        moved: Tensor<B, 2>,
+        weight: Tensor<B, 2>,
+        dual: Tensor<B, 2>,
+        drift: Option<Tensor<B, 2>>,
+        step: SplittingStep,
+    ) -> (Tensor<B, 2>, Tensor<B, 2>) {
+        let z = moved + weight.clone() + dual;
+        let keep = keep_mask(&z, step.selection);
+        let dual = z
+            .clone()
+            .mask_fill(keep.clone(), 0.0)
+            .mul_scalar(step.dual_factor);
+        let kept = z.mask_fill(keep.bool_not(), 0.0);
+        let right = (kept - dual.clone() - weight).mul_scalar(step.rho);
+        match drift {
+            Some(drift) => (right - drift, dual),
+            None => (right, dual),
+        }
+    }
+
+    pub(crate) fn conjugate_step<B: Backend>(
+        state: ConjugateState<B>,
+        image: Tensor<B, 2>,
+        mask: Tensor<B, 2>,
+        preconditioner: Tensor<B, 2>,
+    ) -> ConjugateState<B> {
+        let image = image * mask;
+        let curvature = (state.direction.clone() * image.clone()).sum_dim(1);
+        let step = quotient(state.energy.clone(), curvature);
+        let point = state.point + state.direction.clone() * step.clone();
+        let residual = state.residual - image * step;
+        let preconditioned = residual.clone() * preconditioner;
+        let energy = (residual.clone() * preconditioned.clone()).sum_dim(1);
+        let momentum = quotient(energy.clone(), state.energy);
+        let direction = preconditioned + state.direction * momentum;
+        ConjugateState {
+            point,
+            residual,
+            direction,
+            energy,
+        }
+    }
+
+    /// `a / b` for rows, zero where `b` is not positive: such a row is done.
+    fn quotient<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 2> {
+        let done = b.clone().lower_equal_elem(f32::MIN_POSITIVE);
+        (a / b).mask_fill(done, 0.0)
+    }
 }
 
 #[cfg(feature = "ndarray")]

@@ -143,6 +143,9 @@ pub(crate) struct CompareArgs {
     /// Most rounds of fista. Default: no limit, as in the paper.
     #[arg(long, value_name = "N")]
     pub(crate) max_rounds: Option<usize>,
+    /// Damping of ℓ0 splitting towards the dense weight. Default: 0.001.
+    #[arg(long, value_name = "D")]
+    pub(crate) l0_damping: Option<f64>,
     #[command(flatten)]
     pub(crate) calibrate: CalibrationArgs,
     /// Data to measure perplexity on, as in `eval`. Default: `demo` with the demo model, else no perplexity.

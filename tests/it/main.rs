@@ -5,6 +5,7 @@ mod command;
 mod common;
 
 mod bad_input;
+mod cli_compare;
 mod cli_eval;
 mod cli_prune;
 mod cli_solve;
