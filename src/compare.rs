@@ -19,7 +19,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// A way to choose weights, as it is named in a comparison:
-/// `NAME[@WARM-START][+polish[=STEPS]][:ALLOCATION][/PROPAGATION]`.
+/// `NAME[@WARM-START][+polish[=STEPS]][+ridge=R][:ALLOCATION][/PROPAGATION]`.
 ///
 /// `NAME` is a preset (`best`, `fast`, `paper`), a published method as published (`magnitude`, `wanda`, `sparsegpt`,
 /// `fista`), or `fista-scaled`.
@@ -30,6 +30,7 @@ pub struct Way {
     base: Base,
     warm_start: Option<WarmStart>,
     polish: Option<usize>,
+    ridge: Option<f64>,
     allocation: Allocation,
     propagation: Option<Propagation>,
 }
@@ -72,16 +73,18 @@ impl std::str::FromStr for Way {
             }
             None => (rest, Allocation::Uniform),
         };
-        let (rest, polish) = match rest.split_once('+') {
-            Some((rest, "polish")) => (rest, Some(SolverConfig::best(None).polish)),
-            Some((rest, more)) => {
-                let steps = more.strip_prefix("polish=").and_then(|steps| steps.parse().ok());
-                let steps =
-                    steps.ok_or_else(|| unknown(format!("`+{more}` is not +polish or +polish=STEPS")))?;
-                (rest, Some(steps))
+        let mut additions = rest.split('+');
+        let rest = additions.next().unwrap_or_default();
+        let (mut polish, mut ridge) = (None, None);
+        for addition in additions {
+            let wrong = || unknown(format!("`+{addition}` is not +polish, +polish=STEPS or +ridge=R"));
+            match addition.split_once('=') {
+                None if addition == "polish" => polish = Some(SolverConfig::best(None).polish),
+                Some(("polish", steps)) => polish = Some(steps.parse().map_err(|_| wrong())?),
+                Some(("ridge", value)) => ridge = Some(value.parse().map_err(|_| wrong())?),
+                _ => return Err(wrong()),
             }
-            None => (rest, None),
-        };
+        }
         let (name, warm_start) = match rest.split_once('@') {
             Some((rest, name)) => {
                 let found = WarmStart::ALL.iter().find(|(n, _)| *n == name);
@@ -119,6 +122,7 @@ impl std::str::FromStr for Way {
             base,
             warm_start,
             polish,
+            ridge,
             allocation,
             propagation,
         })
@@ -139,6 +143,7 @@ impl Way {
             },
         };
         config.warm_start = self.warm_start.unwrap_or(config.warm_start);
+        config.ridge = self.ridge.unwrap_or(config.ridge);
         config.polish = self.polish.unwrap_or(config.polish);
         config
     }
@@ -155,8 +160,6 @@ pub struct Comparison {
     pub propagation: Propagation,
     /// Most rounds of the paper's Algorithm 1; `None` for the published rule.
     pub max_rounds: Option<usize>,
-    /// Damping of ℓ0 splitting; `None` for the presets' own.
-    pub damping: Option<f64>,
     /// Selection and batch size; pattern, solver and propagation are the ways'.
     pub base: PruneConfig,
 }
@@ -312,7 +315,6 @@ fn configs<B: SolverOps>(
             if comparison.max_rounds.is_some() {
                 config.solver.fista.max_rounds = comparison.max_rounds;
             }
-            config.solver.l0.damping = comparison.damping.unwrap_or(config.solver.l0.damping);
             config.patterns = match allocated
                 .iter()
                 .find(|(allocation, _)| *allocation == way.allocation)
@@ -336,12 +338,13 @@ mod tests {
 
     #[test]
     fn ways_are_read_as_they_are_written() {
-        let way: Way = "paper@wanda+polish=5:owl/sequential".parse().unwrap();
+        let way: Way = "paper@wanda+polish=5+ridge=0.01:owl/sequential".parse().unwrap();
         let config = way.solver(Family::Opt);
         assert_eq!(
             (config.method, config.warm_start, config.polish),
             (Method::Fista, WarmStart::Wanda, 5)
         );
+        assert_eq!(config.ridge, 0.01);
         assert_eq!(way.propagation, Some(Propagation::SEQUENTIAL));
         assert_eq!(way.allocation, Allocation::Owl);
         let plain: Way = "wanda".parse().unwrap();

@@ -263,8 +263,6 @@ pub struct L0Config {
     pub growth: f64,
     /// Steps between two renewals of the inverse; ρ stays what it is in between.
     pub refresh: usize,
-    /// Damping towards the dense weight, relative to the scaled diagonal.
-    pub damping: f64,
 }
 
 impl L0Config {
@@ -275,7 +273,6 @@ impl L0Config {
             rho: 0.03,
             growth: 1.04,
             refresh: 3,
-            damping: 1e-3,
         }
     }
 
@@ -307,12 +304,7 @@ impl L0Config {
             "--rho-growth",
             "ρ must stay below 1e12 over all steps",
         )?;
-        check(self.refresh > 0, "--l0-refresh", "must be at least 1")?;
-        check(
-            self.damping >= 0.0 && self.damping.is_finite(),
-            "--l0-damping",
-            "must not be negative",
-        )
+        check(self.refresh > 0, "--l0-refresh", "must be at least 1")
     }
 }
 
@@ -334,9 +326,15 @@ pub struct SolverConfig {
     pub threshold: Option<Threshold>,
     /// Conjugate-gradient steps on the final support, after any method. 0 leaves the method's own values.
     pub polish: usize,
+    /// Pull of `l0` and of the polish towards the dense weight, relative to the diagonal of the Gram matrix: against fitting
+    /// what only the calibration tokens have.
+    pub ridge: f64,
 }
 
 impl SolverConfig {
+    /// The default ridge: see the measurements in docs/algorithm.md.
+    pub const RIDGE: f64 = 1e-3;
+
     /// The paper's settings for a model family: OPT starts from SparseGPT, LLaMA and its kin from Wanda
     /// (arXiv 2408.03728, Sec. 4.1). Without a family, OPT's.
     pub fn paper(family: Option<Family>) -> Self {
@@ -352,6 +350,7 @@ impl SolverConfig {
             l0: L0Config::best(),
             threshold: None,
             polish: 0,
+            ridge: Self::RIDGE,
         }
     }
 
@@ -401,6 +400,11 @@ impl SolverConfig {
             self.threshold.is_none() || self.method != Method::SparseGpt,
             "--threshold",
             "sparsegpt always compares within blocks of columns",
+        )?;
+        check(
+            self.ridge >= 0.0 && self.ridge.is_finite(),
+            "--ridge",
+            "must not be negative",
         )?;
         let damping = self.sparsegpt.damping;
         check(

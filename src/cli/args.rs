@@ -125,7 +125,7 @@ pub(crate) struct CompareArgs {
     /// Folder of the dense checkpoint. Default: the built-in demo model.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// The ways to compare: NAME[@WARM-START][+polish[=STEPS]][:ALLOCATION][/PROPAGATION]. NAME is a preset (best, fast,
+    /// The ways to compare: NAME[@WARM-START][+polish[=STEPS]][+ridge=R][:ALLOCATION][/PROPAGATION]. NAME is a preset (best, fast,
     /// paper), a method as published (magnitude, wanda, sparsegpt, fista), or fista-scaled.
     #[arg(
         long,
@@ -143,9 +143,6 @@ pub(crate) struct CompareArgs {
     /// Most rounds of fista. Default: no limit, as in the paper.
     #[arg(long, value_name = "N")]
     pub(crate) max_rounds: Option<usize>,
-    /// Damping of ℓ0 splitting towards the dense weight. Default: 0.001.
-    #[arg(long, value_name = "D")]
-    pub(crate) l0_damping: Option<f64>,
     #[command(flatten)]
     pub(crate) calibrate: CalibrationArgs,
     /// Data to measure perplexity on, as in `eval`. Default: `demo` with the demo model, else no perplexity.
@@ -248,9 +245,9 @@ pub(crate) struct SolverArgs {
     /// Steps of ℓ0 splitting between two renewals of its inverse. Default: 3.
     #[arg(long, value_name = "N", help_heading = "Solver settings")]
     pub(crate) l0_refresh: Option<usize>,
-    /// Damping of ℓ0 splitting towards the dense weight. Default: 0.001.
-    #[arg(long, value_name = "D", help_heading = "Solver settings")]
-    pub(crate) l0_damping: Option<f64>,
+    /// Pull of l0 and of the polish towards the dense weight, relative to the Gram matrix's diagonal. Default: 0.001.
+    #[arg(long, value_name = "R", help_heading = "Solver settings")]
+    pub(crate) ridge: Option<f64>,
     /// SparseGPT's damping, relative to the mean diagonal of the Gram matrix. Official code: 0.01.
     #[arg(long, value_name = "D", help_heading = "Solver settings")]
     pub(crate) damping: Option<f64>,

@@ -71,7 +71,6 @@ pub(crate) fn run(args: &CompareArgs, global: &Global) -> Result<()> {
         patterns: args.sparsity.clone(),
         propagation: args.propagate,
         max_rounds: args.max_rounds,
-        damping: args.l0_damping,
         base: PruneConfig {
             pattern: args.sparsity[0],
             patterns: BTreeMap::new(),

@@ -51,9 +51,9 @@ pub(crate) fn solver_config(args: &SolverArgs, family: Option<Family>) -> Result
             rho: args.rho.unwrap_or(l0.rho),
             growth: args.rho_growth.unwrap_or(l0.growth),
             refresh: args.l0_refresh.unwrap_or(l0.refresh),
-            damping: args.l0_damping.unwrap_or(l0.damping),
         },
         threshold: args.threshold.or(preset.threshold),
+        ridge: args.ridge.unwrap_or(preset.ridge),
         polish: args.polish.unwrap_or(preset.polish),
     };
     config.validate()?;

@@ -240,7 +240,7 @@ pub fn solve<B: SolverOps>(
         Method::Fista => fista::prune(problem, pattern, config)?,
         Method::L0 => l0::prune(problem, pattern, config)?,
     };
-    let solution = polish::polish(problem, chosen, config.polish)?;
+    let solution = polish::polish(problem, chosen, (config.polish, config.ridge))?;
     if solution.values.iter().any(|v| !v.is_finite()) {
         return Err(Error::NotFinite {
             what: "the solution",
