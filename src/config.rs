@@ -326,8 +326,8 @@ pub struct SolverConfig {
     pub threshold: Option<Threshold>,
     /// Conjugate-gradient steps on the final support, after any method. 0 leaves the method's own values.
     pub polish: usize,
-    /// Pull of `l0` and of the polish towards the dense weight, relative to the diagonal of the Gram matrix: against fitting
-    /// what only the calibration tokens have.
+    /// Pull of `l0` and of the polish towards the dense weight, relative to the mean diagonal of the Gram matrix: against
+    /// fitting what only the calibration tokens have. SparseGPT and ALPS call it damping and take 0.01.
     pub ridge: f64,
 }
 

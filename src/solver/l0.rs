@@ -1,6 +1,6 @@
 //! ℓ0 operator splitting, the family of ALPS (Meng et al., arXiv 2406.07831): the support itself is the variable.
 //!
-//! In scaled columns (see [`super::scaled`]) and with a ridge added to `G`'s unit diagonal, ADMM on
+//! In scaled columns (see [`super::scaled`]), ADMM on
 //!
 //! ```text
 //! min 1/2 tr((B−W) G (B−W)ᵀ) + tr((B−W) Pᵀ)   subject to   B = D,  D has the pattern
@@ -37,7 +37,7 @@ pub fn prune<B: SolverOps>(
     let weight = scaled.problem.weight.clone();
     let drift = scaled.problem.drift.clone();
     let threshold = config.threshold_or(Threshold::Matrix);
-    let (config, ridge) = (&config.l0, config.ridge);
+    let config = &config.l0;
     let selection = match (pattern, threshold) {
         (Pattern::Unstructured(_), Threshold::Matrix) => Selection::AllBut(pattern.zeros(m, n)),
         (Pattern::Unstructured(_), Threshold::Row) => Selection::AllButInRow(pattern.zeros(m, n) / m),
@@ -53,7 +53,7 @@ pub fn prune<B: SolverOps>(
         B::splitting_step(moved, weight.clone(), dual, drift.clone(), step)
     };
     let mut rho = config.rho;
-    let mut inverse = Inverse::new(&problem.name, scaled.problem.gram.clone(), rho + ridge)?;
+    let mut inverse = Inverse::new(&problem.name, scaled.problem.gram.clone(), rho)?;
     // Z = W: D is the dense weight cut to the pattern, and there is no dual yet.
     let nothing = weight.zeros_like();
     let (mut right, mut dual) = split(nothing.clone(), nothing, rho, 0.0);
@@ -71,7 +71,7 @@ pub fn prune<B: SolverOps>(
         (right, dual) = split(moved, dual, next, rho / next);
         if next != rho {
             rho = next;
-            inverse.shift(rho + ridge)?;
+            inverse.shift(rho)?;
         }
     }
     let mut values = download(last)?;

@@ -233,14 +233,15 @@ pub fn solve<B: SolverOps>(
     if pattern.zeros(m, n) == 0 {
         return dense(problem);
     }
+    let pulled = with_ridge(problem, config.ridge)?;
     let chosen = match config.method {
         Method::Magnitude => magnitude::prune(problem, pattern, config.threshold_or(Threshold::Matrix))?,
         Method::Wanda => wanda::prune(problem, pattern, config.threshold_or(Threshold::Row))?,
         Method::SparseGpt => sparsegpt::prune(problem, pattern, &config.sparsegpt)?,
         Method::Fista => fista::prune(problem, pattern, config)?,
-        Method::L0 => l0::prune(problem, pattern, config)?,
+        Method::L0 => l0::prune(&pulled, pattern, config)?,
     };
-    let solution = polish::polish(problem, chosen, (config.polish, config.ridge))?;
+    let solution = polish::polish(&pulled, chosen, config.polish)?;
     if solution.values.iter().any(|v| !v.is_finite()) {
         return Err(Error::NotFinite {
             what: "the solution",
@@ -248,6 +249,21 @@ pub fn solve<B: SolverOps>(
         });
     }
     Ok(solution)
+}
+
+/// The problem with `ridge` times the mean diagonal added to every input of `G`: the error plus that much of the squared
+/// distance to the dense weight.
+fn with_ridge<B: SolverOps>(problem: &LayerProblem<B>, ridge: f64) -> Result<LayerProblem<B>> {
+    if ridge == 0.0 {
+        return Ok(problem.clone());
+    }
+    let diagonal = wanda::diagonal(problem)?;
+    let mean = diagonal.iter().map(|g| f64::from(*g)).sum::<f64>() / diagonal.len().max(1) as f64;
+    let eye = Tensor::<B, 2>::eye(diagonal.len(), &problem.gram.device());
+    Ok(LayerProblem {
+        gram: problem.gram.clone() + eye.mul_scalar(ridge * mean),
+        ..problem.clone()
+    })
 }
 
 /// The weight as it is.
@@ -271,7 +287,7 @@ fn warm_start<B: SolverOps>(
         WarmStart::Magnitude => magnitude::prune(problem, pattern, config.threshold_or(Threshold::Matrix)),
         WarmStart::Wanda => wanda::prune(problem, pattern, config.threshold_or(Threshold::Row)),
         WarmStart::SparseGpt => sparsegpt::prune(problem, pattern, &config.sparsegpt),
-        WarmStart::L0 => l0::prune(problem, pattern, config),
+        WarmStart::L0 => l0::prune(&with_ridge(problem, config.ridge)?, pattern, config),
         WarmStart::Dense => dense(problem),
     }
 }

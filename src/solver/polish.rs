@@ -9,15 +9,14 @@ use crate::error::Result;
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::{ConjugateState, SolverOps};
 
-/// Improves `solution` by `iterations` conjugate-gradient steps, one `m × n × n` product each, on the error plus `ridge`
-/// times the diagonal's share of the distance to the dense weight.
+/// Improves `solution` by `iterations` conjugate-gradient steps, one `m × n × n` product each,.
 ///
 /// # Errors
 /// When the device fails.
 pub fn polish<B: SolverOps>(
     problem: &LayerProblem<B>,
     solution: Solution,
-    (iterations, ridge): (usize, f64),
+    iterations: usize,
 ) -> Result<Solution> {
     if iterations == 0 {
         return Ok(solution);
@@ -29,7 +28,7 @@ pub fn polish<B: SolverOps>(
     } = solution;
     let start = problem.upload(values);
     let mask = problem.upload(keep.iter().map(|k| f32::from(u8::from(*k))).collect());
-    let polished = conjugate_gradients(problem, start.clone(), mask, (iterations, ridge))?;
+    let polished = conjugate_gradients(problem, start.clone(), mask, iterations)?;
     info.polish_iterations = iterations;
     let values = download(polished.unwrap_or(start))?;
     Ok(Solution::masked(values, keep, info))
@@ -41,10 +40,9 @@ fn conjugate_gradients<B: SolverOps>(
     problem: &LayerProblem<B>,
     start: Tensor<B, 2>,
     mask: Tensor<B, 2>,
-    (iterations, ridge): (usize, f64),
+    iterations: usize,
 ) -> Result<Option<Tensor<B, 2>>> {
     let diagonal = wanda::diagonal(problem)?;
-    let problem = &with_ridge(problem, &diagonal, ridge);
     let preconditioner = inverse(&diagonal, &problem.weight.device());
     // The residual is the negative gradient on the support.
     let first = problem.gradient(start.clone()).neg() * mask.clone();
@@ -63,21 +61,6 @@ fn conjugate_gradients<B: SolverOps>(
     // that takes no further product.
     let gained = B::inner(state.point.clone() - start, first + state.residual);
     Ok((gained >= 0.0).then_some(state.point))
-}
-
-/// The problem with `ridge · diag(G)` added to `G`, which pulls towards the dense weight.
-fn with_ridge<B: SolverOps>(problem: &LayerProblem<B>, diagonal: &[f32], ridge: f64) -> LayerProblem<B> {
-    if ridge == 0.0 {
-        return problem.clone();
-    }
-    let n = diagonal.len();
-    let data = TensorData::new(diagonal.iter().map(|g| g * ridge as f32).collect(), [n]);
-    let device = problem.weight.device();
-    let added = Tensor::<B, 2>::eye(n, &device) * Tensor::<B, 1>::from_data(data, &device).unsqueeze();
-    LayerProblem {
-        gram: problem.gram.clone() + added,
-        ..problem.clone()
-    }
 }
 
 /// `1 / diag(G)` as `[1, n]`, one where an input is always zero.
