@@ -9,12 +9,15 @@ mod error;
 mod reader;
 mod writer;
 
+pub(crate) mod build;
 mod dtype;
 pub(crate) mod file;
 pub(crate) mod header;
-mod index;
+pub(crate) mod index;
 mod output;
+pub(crate) mod packed;
 mod pickle;
+pub(crate) mod plain;
 mod pytorch;
 mod zip;
 
@@ -23,7 +26,9 @@ pub use dtype::{StoredDtype, encode, round_to};
 pub use error::CheckpointError;
 pub(crate) use output::resolve;
 pub use reader::{Checkpoint, TensorInfo};
+pub(crate) use reader::{WeightFormat, file_names};
 pub use writer::CheckpointWriter;
+pub(crate) use writer::holds_weights;
 
 #[cfg(test)]
 mod tests;
