@@ -354,7 +354,11 @@ fn check_operator(
             .check_inputs(name, columns)
             .and_then(|()| pattern.check(name, values, rows, columns))
     {
-        found.problem(Kind::Pattern, name, error.to_string());
+        let message = match error {
+            Error::PatternBroken { pattern, reason, .. } => format!("it is not {pattern}: {reason}"),
+            other => other.to_string(),
+        };
+        found.problem(Kind::Pattern, name, message);
     }
     if let Some((reported, reported_dtype)) = &operator.reported {
         if *reported != zeros {

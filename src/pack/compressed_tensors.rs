@@ -6,7 +6,7 @@
 //! - `sparse-bitmask`: the non-zeros `[nnz]`, with `P.row_offsets` I64 `[R]`, the non-zeros before each row;
 //! - `sparse-24-bitmask`: two entries of each four `[R, C/2]`, zeros among them where more than two are zero.
 //!
-//! Layouts as read and written by compressed-tensors 0.14 (`sparse_bitmask.py`, `sparse_24_bitmask.py`), in which −0
+//! Layouts as read and written by compressed-tensors 0.9 to 0.14 (`sparse_bitmask.py`, `sparse_24_bitmask.py`), in which −0
 //! counts as zero and is read back as +0.
 
 use super::Sizes;
@@ -23,9 +23,9 @@ use std::path::Path;
 
 /// Who can read an export.
 pub const READERS: [&str; 4] = [
-    "compressed-tensors 0.9.0 to 0.14.0.1, through ModelCompressor.decompress; later versions have no sparse formats",
-    "transformers with one of these versions, as long as it supports sparse checkpoints: sparse-24-bitmask only",
-    "vLLM 0.18.1 and earlier: sparse-24-bitmask only, on GPUs of compute capability 9.0 and later",
+    "compressed-tensors 0.9 to 0.14.0.1, with ModelCompressor.decompress; later versions have no sparse compressors",
+    "transformers (4.57 with compressed-tensors 0.14.0.1) with from_pretrained: sparse-24-bitmask only",
+    "vLLM 0.18.1 and earlier, on GPUs of compute capability 9.0 and later: sparse-24-bitmask only",
     "nothing newer, and not fista-pruner: keep the plain or the packed folder",
 ];
 

@@ -135,3 +135,6 @@ pub fn unpack(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Vec
     writer.finish()?;
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests;

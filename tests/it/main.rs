@@ -6,7 +6,10 @@ mod common;
 
 mod bad_input;
 mod cli_eval;
+mod cli_mask;
+mod cli_pack;
 mod cli_prune;
 mod cli_solve;
+mod cli_verify;
 mod smollm2;
 mod solver;

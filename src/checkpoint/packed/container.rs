@@ -2,7 +2,10 @@
 //! bytes of any tensor, checked against their checksum.
 
 use super::codec::{Encoding, Parts, decode, width_of};
-use super::{CHECKSUM_TENSOR, FILE_KEY, HEADER_TENSOR, SHA256_KEY, VERSION, VERSION_KEY, crc32, part_names};
+use super::{
+    CHECKSUM_TENSOR, FILE_KEY, HEADER_TENSOR, SHA256_KEY, VERSION, VERSION_KEY, crc32, header_checksum,
+    part_names,
+};
 use crate::checkpoint::file::WeightFile;
 use crate::checkpoint::header::{Entry, Header};
 use crate::checkpoint::index::is_plain_name;
@@ -93,10 +96,10 @@ impl PackedShard {
             .iter()
             .map(|b| u32::from_le_bytes(*b))
             .collect();
-        let Some((header_checksum, checksums)) = checksums.split_first() else {
+        let Some((expected, checksums)) = checksums.split_first() else {
             return Err(wrong("it has no checksum".into()));
         };
-        if crc32(&raw) != *header_checksum {
+        if header_checksum(&name, &raw) != *expected {
             return Err(damaged(file, HEADER_TENSOR));
         }
         let (header, data_bytes) = Header::parse(&raw, &file.path)?;

@@ -20,7 +20,8 @@ pub(crate) const VERSION_KEY: &str = "fista_pruner.packed";
 pub(crate) const FILE_KEY: &str = "fista_pruner.file";
 pub(crate) const SHA256_KEY: &str = "fista_pruner.sha256";
 
-/// Tensors of the container itself: the plain file's header, and a checksum for it and for each tensor in its order.
+/// Tensors of the container itself: the plain file's header, and checksums: of its name and header, then of
+/// each tensor in its order.
 pub(crate) const HEADER_TENSOR: &str = "#header";
 pub(crate) const CHECKSUM_TENSOR: &str = "#crc32";
 
@@ -48,6 +49,14 @@ pub(crate) fn plain_index_name(packed: &str) -> String {
 /// The names of the tensors that hold `name` packed.
 fn part_names(name: &str, encoding: codec::Encoding) -> [String; 2] {
     [format!("{name}#{}", encoding.tag()), format!("{name}#values")]
+}
+
+/// The checksum of the plain file's name and header.
+pub(crate) fn header_checksum(name: &str, json: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(name.as_bytes());
+    crc.update(json);
+    crc.sum()
 }
 
 /// The CRC-32 (as in gzip) of `bytes`.

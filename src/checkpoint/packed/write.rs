@@ -2,7 +2,10 @@
 //! tensor came to.
 
 use super::codec::{Choice, Parts, choose, encode, width_of};
-use super::{CHECKSUM_TENSOR, FILE_KEY, HEADER_TENSOR, SHA256_KEY, VERSION, VERSION_KEY, crc32, part_names};
+use super::{
+    CHECKSUM_TENSOR, FILE_KEY, HEADER_TENSOR, SHA256_KEY, VERSION, VERSION_KEY, crc32, header_checksum,
+    part_names,
+};
 use crate::checkpoint::build::FileBuilder;
 use crate::checkpoint::header::Entry;
 use crate::checkpoint::plain::PlainShard;
@@ -106,7 +109,7 @@ fn container<'a>(
     file.note(FILE_KEY, shard.name.clone());
     file.note(SHA256_KEY, sha256);
     let json = shard.header_bytes[8..].to_vec();
-    let checksums: Vec<u8> = std::iter::once(crc32(&json))
+    let checksums: Vec<u8> = std::iter::once(header_checksum(&shard.name, &json))
         .chain(
             shard
                 .header
