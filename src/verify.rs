@@ -11,7 +11,7 @@ use crate::pattern::Pattern;
 use crate::report;
 use fista_pruner_models::{Decoder, ModelConfig};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The kind of a problem.
@@ -22,8 +22,10 @@ pub enum Kind {
     Unreadable,
     /// The configuration describes no model that is known.
     Config,
-    /// A tensor is missing, or there is one too many.
+    /// A tensor or weight file is missing, or there is one too many.
     Tensors,
+    /// The text in the header of a weight file differs from the source's.
+    Metadata,
     /// A tensor has another shape.
     Shape,
     /// A tensor is stored in another format.
@@ -75,10 +77,21 @@ pub struct Verification {
 }
 
 impl Verification {
+    /// What is wrong with the model may be wrong with the report and against the source too; the first to say so is enough.
     fn problem(&mut self, kind: Kind, subject: impl Into<String>, message: impl Into<String>) {
+        let subject = subject.into();
+        let structural = matches!(kind, Kind::Tensors | Kind::Shape | Kind::Dtype);
+        if structural
+            && self
+                .problems
+                .iter()
+                .any(|p| p.kind == kind && p.subject == subject)
+        {
+            return;
+        }
         self.problems.push(Problem {
             kind,
-            subject: subject.into(),
+            subject,
             message: message.into(),
         });
     }
@@ -326,11 +339,6 @@ fn check_tensors(output: &Checkpoint, pruned: &BTreeMap<String, Pruned>, found: 
     for name in pruned.keys().filter(|name| output.info(name).is_none()) {
         found.problem(Kind::Tensors, name, "the operator is missing");
     }
-    // A missing tensor may have been noted for the decoder already.
-    let mut seen = BTreeSet::new();
-    found
-        .problems
-        .retain(|problem| seen.insert((problem.kind, problem.subject.clone())));
     found.sparsity = zeros as f64 / weights.max(1) as f64;
 }
 

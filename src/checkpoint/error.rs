@@ -209,15 +209,6 @@ pub enum CheckpointError {
         tensor: String,
     },
 
-    /// Weights in the sparse formats of compressed-tensors.
-    #[error("`{}` holds `{tensor}` in a sparse format of compressed-tensors, which is not read", dir.display())]
-    CompressedTensors {
-        /// The checkpoint.
-        dir: PathBuf,
-        /// The tensor asked for.
-        tensor: String,
-    },
-
     /// A value that the stored dtype cannot hold.
     #[error("{what}: the value {value} at position {position} does not fit {dtype}")]
     DoesNotFit {
@@ -325,9 +316,6 @@ impl CheckpointError {
             }
             Self::PackedVersion { .. } => "unpack it with the version of fista-pruner that packed it",
             Self::NotPacked { .. } => "only folders that `pack` wrote can be unpacked",
-            Self::CompressedTensors { .. } => {
-                "take the checkpoint that it was made from, or one that `pack` wrote without --container"
-            }
             Self::Index { .. } | Self::IndexPath { .. } => {
                 "an index maps each tensor to the plain name of a file beside it: \
                  {\"weight_map\": {\"tensor\": \"model-00001-of-00002.safetensors\", …}}"

@@ -431,12 +431,7 @@ impl Checkpoint {
     fn stored(&self, name: &str) -> Result<&Stored> {
         self.tensors.get(name).ok_or_else(|| {
             let (dir, tensor) = (self.dir.clone(), name.to_owned());
-            let module = name.strip_suffix(".weight").unwrap_or(name);
-            if self.tensors.contains_key(&format!("{module}.bitmask")) {
-                CheckpointError::CompressedTensors { dir, tensor }.into()
-            } else {
-                CheckpointError::MissingTensor { dir, tensor }.into()
-            }
+            CheckpointError::MissingTensor { dir, tensor }.into()
         })
     }
 

@@ -98,7 +98,7 @@ fn compare_files(output: &Checkpoint, source: &Checkpoint, found: &mut Verificat
         }
         if notes(shard) != notes(other) {
             found.problem(
-                Kind::Tensors,
+                Kind::Metadata,
                 name,
                 "its header's metadata differs from the source's",
             );

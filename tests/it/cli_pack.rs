@@ -108,7 +108,7 @@ fn the_same_text_is_generated() {
     for arguments in ["", "--temperature 0.8 --seed 3"] {
         let [a, b] = ["out", "packed"].map(|folder| {
             let line = format!("generate --model {folder} --prompt Once --max-new-tokens 24 {arguments}");
-            workspace.succeed(&line).stdout
+            comparable(workspace.json(&line))
         });
         assert_eq!(a, b);
     }
@@ -299,13 +299,6 @@ fn sparse_formats_of_compressed_tensors() {
         workspace.refuse(
             "eval --model sparse --data ids.safetensors",
             &["quantization_config"],
-        );
-        let mut config = workspace.read_json("sparse/config.json");
-        config.as_object_mut().unwrap().remove("quantization_config");
-        workspace.write("sparse/config.json", config.to_string().as_bytes());
-        workspace.refuse(
-            "eval --model sparse --data ids.safetensors",
-            &["compressed-tensors", "hint:"],
         );
     }
 }
