@@ -303,10 +303,7 @@ fn add_operator<'a>(
 
 /// Which elements are stored: the non-zeros, and in the format for 2:4 as many zeros as make two of each four.
 fn kept(bytes: &[u8], width: usize, format: SparseFormat) -> Vec<bool> {
-    let mut keep: Vec<bool> = bytes
-        .chunks(width)
-        .map(|element| crate::mask::is_nonzero(element))
-        .collect();
+    let mut keep: Vec<bool> = bytes.chunks(width).map(crate::mask::is_nonzero).collect();
     if format == SparseFormat::Sparse24Bitmask {
         for group in keep.chunks_mut(4) {
             let mut missing = 2usize.saturating_sub(group.iter().filter(|k| **k).count());
