@@ -299,7 +299,7 @@ impl CheckpointError {
             }
             Self::NoWeights { .. } => {
                 "weights are read from model.safetensors, model.safetensors.index.json with its shards, \
-                 pytorch_model.bin, or pytorch_model.bin.index.json with its shards"
+                 pytorch_model.bin, pytorch_model.bin.index.json with its shards, or what `pack` wrote"
             }
             Self::LfsPointer { .. } => "fetch the real file with `git lfs pull` in that folder",
             Self::Truncated { .. } | Self::MissingShard { .. } => {

@@ -14,6 +14,7 @@ mod dtype;
 pub(crate) mod file;
 pub(crate) mod header;
 pub(crate) mod index;
+mod layout;
 mod output;
 pub(crate) mod packed;
 mod pickle;
@@ -24,9 +25,9 @@ mod zip;
 pub(crate) use dtype::decode_into;
 pub use dtype::{StoredDtype, encode, round_to};
 pub use error::CheckpointError;
+pub(crate) use layout::{WeightFormat, file_names};
 pub(crate) use output::resolve;
 pub use reader::{Checkpoint, TensorInfo};
-pub(crate) use reader::{WeightFormat, file_names};
 pub use writer::CheckpointWriter;
 pub(crate) use writer::holds_weights;
 

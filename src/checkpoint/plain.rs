@@ -4,7 +4,7 @@
 
 use super::header::{Entry, Header};
 use super::index::Index;
-use super::reader::WeightFormat;
+use super::layout::WeightFormat;
 use super::{Checkpoint, packed};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;

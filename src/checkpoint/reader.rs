@@ -4,7 +4,8 @@ use super::dtype::{CHUNK_ELEMENTS, decode_into};
 use super::file::WeightFile;
 use super::header::{Header, bytes_of};
 use super::index::Index;
-use super::packed::{self, PackedShard};
+use super::layout::{Layout, WeightFormat};
+use super::packed::PackedShard;
 use super::{CheckpointError, StoredDtype, pytorch};
 use crate::error::{Error, Result};
 use burn::tensor::TensorData;
@@ -59,14 +60,6 @@ enum Place {
     },
 }
 
-/// The formats of weight files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WeightFormat {
-    Safetensors,
-    Pytorch,
-    Packed,
-}
-
 /// One weight file with what its header said.
 #[derive(Debug)]
 pub(crate) struct Shard {
@@ -98,13 +91,6 @@ pub struct Checkpoint {
     index_name: Option<String>,
     shards: Vec<Shard>,
     tensors: BTreeMap<String, Stored>,
-}
-
-/// Which files of a folder hold its weights.
-struct Layout {
-    format: WeightFormat,
-    index: Option<(String, Index)>,
-    files: Vec<String>,
 }
 
 impl Checkpoint {
@@ -451,16 +437,6 @@ impl Checkpoint {
     }
 }
 
-impl WeightFormat {
-    /// The file that holds the shard which an index names.
-    fn file_name(self, shard: &str) -> String {
-        match self {
-            Self::Packed => packed::packed_name(shard),
-            Self::Safetensors | Self::Pytorch => shard.to_owned(),
-        }
-    }
-}
-
 /// Decodes what is in memory, a part per task. Returns the first position that is not finite.
 fn decode_parts(bytes: &[u8], dtype: &StoredDtype, values: &mut [f32]) -> Option<usize> {
     let size = (dtype.bits().unwrap_or(0) / 8) as usize;
@@ -472,93 +448,6 @@ fn decode_parts(bytes: &[u8], dtype: &StoredDtype, values: &mut [f32]) -> Option
             decode_into(bytes, dtype, values).map(|position| part * CHUNK_ELEMENTS + position)
         })
         .min()
-}
-
-impl Layout {
-    fn find(dir: &Path) -> Result<Self> {
-        let single = |format, file: &str| {
-            Ok(Self {
-                format,
-                index: None,
-                files: vec![file.to_owned()],
-            })
-        };
-        let exists = |name: &str| dir.join(name).exists();
-        if exists("model.safetensors") {
-            single(WeightFormat::Safetensors, "model.safetensors")
-        } else if exists("model.safetensors.index.json") {
-            Self::indexed(dir, WeightFormat::Safetensors, "model.safetensors.index.json")
-        } else if exists("pytorch_model.bin") {
-            single(WeightFormat::Pytorch, "pytorch_model.bin")
-        } else if exists("pytorch_model.bin.index.json") {
-            Self::indexed(dir, WeightFormat::Pytorch, "pytorch_model.bin.index.json")
-        } else if exists("model.packed.safetensors") {
-            single(WeightFormat::Packed, "model.packed.safetensors")
-        } else if exists("model.packed.safetensors.index.json") {
-            Self::indexed(dir, WeightFormat::Packed, "model.packed.safetensors.index.json")
-        } else {
-            let others = file_names(dir)?;
-            let mut found = others.iter().filter(|name| name.ends_with(".safetensors"));
-            match (found.next(), found.next()) {
-                (Some(only), None) if only.ends_with(packed::SUFFIX) => single(WeightFormat::Packed, only),
-                (Some(only), None) => single(WeightFormat::Safetensors, only),
-                (Some(_), Some(_)) => Err(no_weights(
-                    dir,
-                    "it has several .safetensors files and no index".into(),
-                )),
-                (None, _) if others.len() == 1 => Err(no_weights(dir, "it only has a config.json".into())),
-                (None, _) => Err(no_weights(dir, format!("it has {}", others.join(", ")))),
-            }
-        }
-    }
-
-    fn indexed(dir: &Path, format: WeightFormat, name: &str) -> Result<Self> {
-        let index = Index::read(dir, name)?;
-        let mut files: Vec<String> = index.weight_map.values().map(|s| format.file_name(s)).collect();
-        files.sort_unstable();
-        files.dedup();
-        for shard in &files {
-            let file = dir.join(shard);
-            if !file.exists() {
-                let tensor = index
-                    .weight_map
-                    .iter()
-                    .find(|(_, s)| format.file_name(s) == *shard)
-                    .map(|(tensor, _)| tensor.clone());
-                return Err(CheckpointError::MissingShard {
-                    file,
-                    tensor: tensor.unwrap_or_default(),
-                }
-                .into());
-            }
-        }
-        Ok(Self {
-            format,
-            index: Some((name.to_owned(), index)),
-            files,
-        })
-    }
-}
-
-fn no_weights(dir: &Path, found: String) -> Error {
-    CheckpointError::NoWeights {
-        dir: dir.to_path_buf(),
-        found,
-    }
-    .into()
-}
-
-/// Names of the folder's entries other than folders, sorted.
-pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
-        let entry = entry.map_err(Error::io("read", dir))?;
-        if !entry.path().is_dir() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
 }
 
 impl TensorSource for Checkpoint {

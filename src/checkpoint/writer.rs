@@ -11,8 +11,8 @@
 
 use super::header::Entry;
 use super::index::is_plain_name;
+use super::layout::{WeightFormat, file_names};
 use super::output::OutputFolder;
-use super::reader::{WeightFormat, file_names};
 use super::{Checkpoint, CheckpointError, StoredDtype, encode};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
