@@ -100,6 +100,24 @@ pub enum Error {
         reason: String,
     },
 
+    /// A mask that cannot be used or written.
+    #[error("the mask `{}` cannot be used: {reason}", path.display())]
+    Mask {
+        /// The mask's file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+
+    /// A checkpoint that is not what it should be; what is wrong has been listed.
+    #[error("`{}` has {problems} problem(s)", path.display())]
+    Unverified {
+        /// The checkpoint.
+        path: PathBuf,
+        /// How many there are.
+        problems: usize,
+    },
+
     /// A fault of this program.
     #[error("{what}")]
     Internal {

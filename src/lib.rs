@@ -35,5 +35,9 @@ pub mod eval;
 pub mod generate;
 pub mod inspect;
 
+pub mod mask;
+pub mod pack;
+pub mod verify;
+
 pub mod cli;
 pub mod demo;

@@ -166,6 +166,49 @@ pub enum CheckpointError {
         object: String,
     },
 
+    /// A packed file that cannot be one.
+    #[error("`{}` is not a valid packed file: {reason}", file.display())]
+    Packed {
+        /// The packed file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A packed file of another version of the layout.
+    #[error("`{}` has version {version} of the packed layout; version 1 is read", file.display())]
+    PackedVersion {
+        /// The packed file.
+        file: PathBuf,
+        /// Its version.
+        version: String,
+    },
+
+    /// A tensor of a packed file that is not what was packed.
+    #[error("`{tensor}` in `{}` is damaged: its checksum is wrong", file.display())]
+    Checksum {
+        /// The packed file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+
+    /// A file to unpack that is not packed.
+    #[error("`{}` is not packed", file.display())]
+    NotPacked {
+        /// The weight file.
+        file: PathBuf,
+    },
+
+    /// A tensor whose name a packed file needs for itself.
+    #[error("`{file}` cannot be packed: it has a tensor named `{tensor}`")]
+    ReservedName {
+        /// The weight file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+    },
+
     /// A value that the stored dtype cannot hold.
     #[error("{what}: the value {value} at position {position} does not fit {dtype}")]
     DoesNotFit {
@@ -193,7 +236,7 @@ pub enum CheckpointError {
     Length {
         /// The tensor.
         tensor: String,
-        /// "values" or "mask entries".
+        /// "values", "mask entries" or "bytes".
         what: &'static str,
         /// The tensor's number of elements.
         expected: usize,
@@ -256,7 +299,7 @@ impl CheckpointError {
             }
             Self::NoWeights { .. } => {
                 "weights are read from model.safetensors, model.safetensors.index.json with its shards, \
-                 pytorch_model.bin, or pytorch_model.bin.index.json with its shards"
+                 pytorch_model.bin, pytorch_model.bin.index.json with its shards, or what `pack` wrote"
             }
             Self::LfsPointer { .. } => "fetch the real file with `git lfs pull` in that folder",
             Self::Truncated { .. } | Self::MissingShard { .. } => {
@@ -268,6 +311,11 @@ impl CheckpointError {
             | Self::StoredTwice { .. } => {
                 "the file is damaged or does not belong to this checkpoint; fetch it again"
             }
+            Self::Packed { .. } | Self::Checksum { .. } => {
+                "the file is damaged; fetch it again, or pack the checkpoint again"
+            }
+            Self::PackedVersion { .. } => "unpack it with the version of fista-pruner that packed it",
+            Self::NotPacked { .. } => "only folders that `pack` wrote can be unpacked",
             Self::Index { .. } | Self::IndexPath { .. } => {
                 "an index maps each tensor to the plain name of a file beside it: \
                  {\"weight_map\": {\"tensor\": \"model-00001-of-00002.safetensors\", …}}"
@@ -291,6 +339,7 @@ impl CheckpointError {
             Self::DoesNotFit { .. }
             | Self::NotWritable { .. }
             | Self::Length { .. }
+            | Self::ReservedName { .. }
             | Self::SideFile { .. } => {
                 return None;
             }

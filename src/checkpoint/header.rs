@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::Path;
 
 /// The largest header read, in bytes: the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -89,12 +90,7 @@ impl<'de> Deserialize<'de> for RawHeader {
 impl Header {
     /// Reads and validates the header of `file`; also its raw bytes, for the fingerprint.
     pub(crate) fn read(file: &WeightFile) -> Result<(Self, Vec<u8>)> {
-        let wrong = |reason: String| {
-            Error::from(CheckpointError::Header {
-                file: file.path.clone(),
-                reason,
-            })
-        };
+        let wrong = |reason: String| wrong(&file.path, reason);
         let length = file.read(0, 8)?;
         let length = length
             .try_into()
@@ -106,19 +102,9 @@ impl Header {
             )));
         }
         let raw = file.read(8, length as usize)?;
-        if raw.first() != Some(&b'{') {
-            return Err(wrong("its header is not a JSON object".into()));
-        }
-        let parsed: RawHeader =
-            serde_json::from_slice(&raw).map_err(|e| wrong(format!("its header cannot be parsed: {e}")))?;
-        let data_start = 8 + length;
-        let entries = parsed
-            .entries
-            .into_iter()
-            .map(|(name, entry)| entry.check(name).map_err(&wrong))
-            .collect::<Result<Vec<_>>>()?;
-        let data_bytes = contiguous(&entries).map_err(&wrong)?;
-        let expected = data_start
+        let (header, data_bytes) = Self::parse(&raw, &file.path)?;
+        let expected = header
+            .data_start
             .checked_add(data_bytes)
             .ok_or_else(|| wrong("its offsets overflow".into()))?;
         if expected > file.bytes {
@@ -135,14 +121,36 @@ impl Header {
                 file.bytes - expected
             )));
         }
-        Ok((
-            Self {
-                metadata: parsed.metadata,
-                entries,
-                data_start,
-            },
-            raw,
-        ))
+        Ok((header, raw))
+    }
+
+    /// Parses and validates the JSON of a header, which stands in `path`. Also the bytes of data that it describes.
+    pub(crate) fn parse(raw: &[u8], path: &Path) -> Result<(Self, u64)> {
+        let wrong = |reason: String| wrong(path, reason);
+        if raw.first() != Some(&b'{') {
+            return Err(wrong("its header is not a JSON object".into()));
+        }
+        let parsed: RawHeader =
+            serde_json::from_slice(raw).map_err(|e| wrong(format!("its header cannot be parsed: {e}")))?;
+        let entries = parsed
+            .entries
+            .into_iter()
+            .map(|(name, entry)| entry.check(name).map_err(&wrong))
+            .collect::<Result<Vec<_>>>()?;
+        let data_bytes = contiguous(&entries).map_err(&wrong)?;
+        let header = Self {
+            metadata: parsed.metadata,
+            entries,
+            data_start: 8 + raw.len() as u64,
+        };
+        Ok((header, data_bytes))
+    }
+
+    /// The tensors in the order of their data.
+    pub(crate) fn in_file_order(&self) -> Vec<&Entry> {
+        let mut entries: Vec<&Entry> = self.entries.iter().collect();
+        entries.sort_by_key(|e| (e.start, e.bytes));
+        entries
     }
 
     /// Whether Python's loader accepts the header: it asks for this entry.
@@ -193,6 +201,11 @@ impl Header {
         header.data_start = header.to_bytes().len() as u64;
         header
     }
+}
+
+fn wrong(path: &Path, reason: String) -> Error {
+    let file = path.to_path_buf();
+    CheckpointError::Header { file, reason }.into()
 }
 
 impl RawEntry {

@@ -9,21 +9,27 @@ mod error;
 mod reader;
 mod writer;
 
+pub(crate) mod build;
 mod dtype;
 pub(crate) mod file;
 pub(crate) mod header;
-mod index;
+pub(crate) mod index;
+mod layout;
 mod output;
+pub(crate) mod packed;
 mod pickle;
+pub(crate) mod plain;
 mod pytorch;
 mod zip;
 
 pub(crate) use dtype::decode_into;
 pub use dtype::{StoredDtype, encode, round_to};
 pub use error::CheckpointError;
+pub(crate) use layout::{WeightFormat, file_names};
 pub(crate) use output::resolve;
 pub use reader::{Checkpoint, TensorInfo};
 pub use writer::CheckpointWriter;
+pub(crate) use writer::holds_weights;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,8 @@ use super::dtype::{CHUNK_ELEMENTS, decode_into};
 use super::file::WeightFile;
 use super::header::{Header, bytes_of};
 use super::index::Index;
+use super::layout::{Layout, WeightFormat};
+use super::packed::PackedShard;
 use super::{CheckpointError, StoredDtype, pytorch};
 use crate::error::{Error, Result};
 use burn::tensor::TensorData;
@@ -36,19 +38,26 @@ impl TensorInfo {
 struct Stored {
     info: TensorInfo,
     file: usize,
-    /// Byte position of its first element.
-    start: u64,
     /// Size in bytes when dense.
     bytes: u64,
-    /// Element strides, where it is not dense (only in files of torch).
-    strides: Option<Vec<u64>>,
+    place: Place,
 }
 
-/// The two formats of weight files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WeightFormat {
-    Safetensors,
-    Pytorch,
+/// How a tensor lies in its file. `start` is the byte position of its first element.
+#[derive(Debug)]
+enum Place {
+    Dense {
+        start: u64,
+    },
+    /// With these element strides, only in files of torch.
+    Strided {
+        start: u64,
+        strides: Vec<u64>,
+    },
+    /// The entry of that number in the header of the plain file.
+    Packed {
+        entry: usize,
+    },
 }
 
 /// One weight file with what its header said.
@@ -57,7 +66,19 @@ pub(crate) struct Shard {
     pub(crate) file: WeightFile,
     /// For safetensors: the parsed header.
     pub(crate) header: Option<Header>,
+    /// For packed files: the plain file.
+    pub(crate) packed: Option<PackedShard>,
     header_sha256: [u8; 32],
+}
+
+impl Shard {
+    /// Name and size of the file without packing, so that packing does not change a fingerprint.
+    fn plain(&self) -> (&str, u64) {
+        match &self.packed {
+            Some(packed) => (&packed.name, packed.bytes),
+            None => (&self.file.name, self.file.bytes),
+        }
+    }
 }
 
 /// An opened checkpoint folder in Hugging Face layout. All headers are validated when it is opened; numbers are read when
@@ -72,17 +93,10 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Stored>,
 }
 
-/// Which files of a folder hold its weights.
-struct Layout {
-    format: WeightFormat,
-    index: Option<(String, Index)>,
-    files: Vec<String>,
-}
-
 impl Checkpoint {
     /// Opens a folder: `config.json`, and the weights from the first that exists of `model.safetensors`,
-    /// `model.safetensors.index.json`, `pytorch_model.bin`, `pytorch_model.bin.index.json`, or the only file with the
-    /// extension `.safetensors`.
+    /// `model.safetensors.index.json`, `pytorch_model.bin`, `pytorch_model.bin.index.json`, the packed form of the first
+    /// two, or the only file with the extension `.safetensors`, packed or not.
     ///
     /// # Errors
     /// When a file is missing, truncated or damaged, or the index and the shards disagree.
@@ -122,22 +136,29 @@ impl Checkpoint {
     /// Opens one weight file and enters its tensors in the table.
     fn add_shard(&mut self, name: &str) -> Result<()> {
         let file = WeightFile::open(&self.dir, name)?;
-        let (header, description, places) = match self.format {
+        let (mut header, mut packed) = (None, None);
+        let (description, places): (_, Vec<_>) = match self.format {
             WeightFormat::Safetensors => {
-                let (header, raw) = Header::read(&file)?;
-                let places = header.entries.iter().map(|e| {
-                    let start = header.data_start + e.start;
-                    (
-                        e.name.clone(),
-                        e.dtype.clone(),
-                        e.shape.clone(),
-                        start,
-                        e.bytes,
-                        None,
-                    )
+                let (read, raw) = Header::read(&file)?;
+                let places = read.entries.iter().map(|e| {
+                    let start = read.data_start + e.start;
+                    let place = Place::Dense { start };
+                    (e.name.clone(), e.dtype.clone(), e.shape.clone(), e.bytes, place)
                 });
-                let places: Vec<_> = places.collect();
-                (Some(header), raw, places)
+                let places = places.collect();
+                header = Some(read);
+                (raw, places)
+            }
+            WeightFormat::Packed => {
+                let (read, raw) = PackedShard::read(&file)?;
+                let entries = read.header.entries.iter().enumerate();
+                let places = entries.map(|(entry, e)| {
+                    let place = Place::Packed { entry };
+                    (e.name.clone(), e.dtype.clone(), e.shape.clone(), e.bytes, place)
+                });
+                let places = places.collect();
+                packed = Some(read);
+                (raw, places)
             }
             WeightFormat::Pytorch => {
                 let (tensors, raw) = pytorch::read(&file)?;
@@ -148,13 +169,18 @@ impl Checkpoint {
                         .bits()
                         .and_then(|bits| bytes_of(&place.shape, bits))
                         .unwrap_or(0);
-                    (name, place.dtype, place.shape, place.start, bytes, place.strides)
+                    let start = place.start;
+                    let at = match place.strides {
+                        Some(strides) => Place::Strided { start, strides },
+                        None => Place::Dense { start },
+                    };
+                    (name, place.dtype, place.shape, bytes, at)
                 });
-                (None, raw, places.collect())
+                (raw, places.collect())
             }
         };
         let index = self.shards.len();
-        for (tensor, dtype, shape, start, bytes, strides) in places {
+        for (tensor, dtype, shape, bytes, place) in places {
             let info = TensorInfo {
                 dtype,
                 shape,
@@ -163,9 +189,8 @@ impl Checkpoint {
             let stored = Stored {
                 info,
                 file: index,
-                start,
                 bytes,
-                strides,
+                place,
             };
             if let Some(earlier) = self.tensors.insert(tensor.clone(), stored) {
                 let (first, second) = (earlier.info.file, name.to_owned());
@@ -181,14 +206,16 @@ impl Checkpoint {
         self.shards.push(Shard {
             file,
             header,
+            packed,
             header_sha256,
         });
         Ok(())
     }
 
-    /// Every tensor that the index names is in the shard that it names.
+    /// Every tensor that the index names is in the shard that it names, or in the packed form of that.
     fn check_index(&self, index: &Index) -> Result<()> {
         for (tensor, shard) in &index.weight_map {
+            let shard = &self.format.file_name(shard);
             if self
                 .tensors
                 .get(tensor)
@@ -260,10 +287,9 @@ impl Checkpoint {
         let info = self.expect(name, shape)?;
         let stored = self.stored(name)?;
         let mut values = vec![0.0; info.elements()];
-        let wrong = if stored.strides.is_some() {
-            decode_into(&self.gather(stored)?, &info.dtype, &mut values)
-        } else {
-            self.decode(stored, &mut values)?
+        let wrong = match stored.place {
+            Place::Dense { start } => self.decode(stored, start, &mut values)?,
+            _ => decode_parts(&self.raw(name)?, &info.dtype, &mut values),
         };
         match wrong {
             None => Ok(values),
@@ -277,13 +303,13 @@ impl Checkpoint {
     }
 
     /// Reads and decodes a dense tensor, a part per task. Returns the first position that is not finite.
-    fn decode(&self, stored: &Stored, values: &mut [f32]) -> Result<Option<usize>> {
+    fn decode(&self, stored: &Stored, start: u64, values: &mut [f32]) -> Result<Option<usize>> {
         let file = &self.shards[stored.file].file;
         let dtype = &stored.info.dtype;
         let size = dtype.bits().unwrap_or(0) / 8;
         let part = |(index, values): (usize, &mut [f32])| {
             let first = index * CHUNK_ELEMENTS;
-            let bytes = file.read(stored.start + first as u64 * size, values.len() * size as usize)?;
+            let bytes = file.read(start + first as u64 * size, values.len() * size as usize)?;
             Ok(decode_into(&bytes, dtype, values).map(|position| first + position))
         };
         let wrong: Vec<Option<usize>> = values
@@ -297,20 +323,23 @@ impl Checkpoint {
     /// The tensor's bytes as stored, row-major and dense, whatever its dtype.
     ///
     /// # Errors
-    /// When it is missing or the file cannot be read.
+    /// When it is missing or the file cannot be read, or where a packed tensor is damaged.
     pub fn raw(&self, name: &str) -> Result<Vec<u8>> {
         let stored = self.stored(name)?;
-        if stored.strides.is_some() {
-            return self.gather(stored);
+        let shard = &self.shards[stored.file];
+        match (&stored.place, &shard.packed) {
+            (Place::Dense { start }, _) => shard.file.read(*start, stored.bytes as usize),
+            (Place::Strided { start, strides }, _) => self.gather(stored, *start, strides),
+            (Place::Packed { entry }, Some(packed)) => packed.tensor(&shard.file, *entry),
+            (Place::Packed { .. }, None) => Err(Error::Internal {
+                what: format!("`{name}` is in a file that is not packed"),
+            }),
         }
-        self.shards[stored.file]
-            .file
-            .read(stored.start, stored.bytes as usize)
     }
 
     /// A tensor with strides, made dense. `pytorch` has checked that all of it lies within its storage.
-    fn gather(&self, stored: &Stored) -> Result<Vec<u8>> {
-        let (shape, strides) = (&stored.info.shape, stored.strides.as_deref().unwrap_or(&[]));
+    fn gather(&self, stored: &Stored, start: u64, strides: &[u64]) -> Result<Vec<u8>> {
+        let shape = &stored.info.shape;
         let size = (stored.info.dtype.bits().unwrap_or(0) / 8) as usize;
         let last: u64 = shape
             .iter()
@@ -319,7 +348,7 @@ impl Checkpoint {
             .sum();
         let span = self.shards[stored.file]
             .file
-            .read(stored.start, (last as usize + 1) * size)?;
+            .read(start, (last as usize + 1) * size)?;
         let mut dense = Vec::with_capacity(stored.bytes as usize);
         let mut at = vec![0usize; shape.len()];
         for _ in 0..stored.info.elements() {
@@ -342,13 +371,14 @@ impl Checkpoint {
 
     /// A SHA-256 in hex over `config.json`, each weight file's name and size, and its description of the tensors (names,
     /// dtypes, shapes, places). Cheap: no number is read, so it does not change when only numbers do; see
-    /// [`content_sha256`](Self::content_sha256).
+    /// [`content_sha256`](Self::content_sha256). A packed file counts as the file that it was made from.
     pub fn fingerprint(&self) -> String {
         let mut hasher = self.config_hasher();
         for shard in &self.shards {
-            hasher.update((shard.file.name.len() as u64).to_le_bytes());
-            hasher.update(&shard.file.name);
-            hasher.update(shard.file.bytes.to_le_bytes());
+            let (name, bytes) = shard.plain();
+            hasher.update((name.len() as u64).to_le_bytes());
+            hasher.update(name);
+            hasher.update(bytes.to_le_bytes());
             hasher.update(shard.header_sha256);
         }
         format!("{:x}", hasher.finalize())
@@ -361,10 +391,17 @@ impl Checkpoint {
     pub fn content_sha256(&self) -> Result<String> {
         let mut hasher = self.config_hasher();
         for shard in &self.shards {
-            hasher.update((shard.file.name.len() as u64).to_le_bytes());
-            hasher.update(&shard.file.name);
-            hasher.update(shard.file.bytes.to_le_bytes());
-            shard.file.hash_into(&mut hasher)?;
+            let (name, bytes) = shard.plain();
+            hasher.update((name.len() as u64).to_le_bytes());
+            hasher.update(name);
+            hasher.update(bytes.to_le_bytes());
+            match &shard.packed {
+                Some(packed) => packed.unpack(&shard.file, &mut |bytes| {
+                    hasher.update(bytes);
+                    Ok(())
+                })?,
+                None => shard.file.hash_into(&mut hasher)?,
+            }
         }
         Ok(format!("{:x}", hasher.finalize()))
     }
@@ -379,11 +416,8 @@ impl Checkpoint {
 
     fn stored(&self, name: &str) -> Result<&Stored> {
         self.tensors.get(name).ok_or_else(|| {
-            CheckpointError::MissingTensor {
-                dir: self.dir.clone(),
-                tensor: name.to_owned(),
-            }
-            .into()
+            let (dir, tensor) = (self.dir.clone(), name.to_owned());
+            CheckpointError::MissingTensor { dir, tensor }.into()
         })
     }
 
@@ -403,86 +437,17 @@ impl Checkpoint {
     }
 }
 
-impl Layout {
-    fn find(dir: &Path) -> Result<Self> {
-        let single = |format, file: &str| {
-            Ok(Self {
-                format,
-                index: None,
-                files: vec![file.to_owned()],
-            })
-        };
-        let exists = |name: &str| dir.join(name).exists();
-        if exists("model.safetensors") {
-            single(WeightFormat::Safetensors, "model.safetensors")
-        } else if exists("model.safetensors.index.json") {
-            Self::indexed(dir, WeightFormat::Safetensors, "model.safetensors.index.json")
-        } else if exists("pytorch_model.bin") {
-            single(WeightFormat::Pytorch, "pytorch_model.bin")
-        } else if exists("pytorch_model.bin.index.json") {
-            Self::indexed(dir, WeightFormat::Pytorch, "pytorch_model.bin.index.json")
-        } else {
-            let others = file_names(dir)?;
-            let mut found = others.iter().filter(|name| name.ends_with(".safetensors"));
-            match (found.next(), found.next()) {
-                (Some(only), None) => single(WeightFormat::Safetensors, only),
-                (Some(_), Some(_)) => Err(no_weights(
-                    dir,
-                    "it has several .safetensors files and no index".into(),
-                )),
-                (None, _) if others.len() == 1 => Err(no_weights(dir, "it only has a config.json".into())),
-                (None, _) => Err(no_weights(dir, format!("it has {}", others.join(", ")))),
-            }
-        }
-    }
-
-    fn indexed(dir: &Path, format: WeightFormat, name: &str) -> Result<Self> {
-        let index = Index::read(dir, name)?;
-        let mut files: Vec<String> = index.weight_map.values().cloned().collect();
-        files.sort_unstable();
-        files.dedup();
-        for shard in &files {
-            let file = dir.join(shard);
-            if !file.exists() {
-                let tensor = index
-                    .weight_map
-                    .iter()
-                    .find(|(_, s)| *s == shard)
-                    .map(|(tensor, _)| tensor.clone());
-                return Err(CheckpointError::MissingShard {
-                    file,
-                    tensor: tensor.unwrap_or_default(),
-                }
-                .into());
-            }
-        }
-        Ok(Self {
-            format,
-            index: Some((name.to_owned(), index)),
-            files,
+/// Decodes what is in memory, a part per task. Returns the first position that is not finite.
+fn decode_parts(bytes: &[u8], dtype: &StoredDtype, values: &mut [f32]) -> Option<usize> {
+    let size = (dtype.bits().unwrap_or(0) / 8) as usize;
+    values
+        .par_chunks_mut(CHUNK_ELEMENTS)
+        .zip(bytes.par_chunks(CHUNK_ELEMENTS * size.max(1)))
+        .enumerate()
+        .filter_map(|(part, (values, bytes))| {
+            decode_into(bytes, dtype, values).map(|position| part * CHUNK_ELEMENTS + position)
         })
-    }
-}
-
-fn no_weights(dir: &Path, found: String) -> Error {
-    CheckpointError::NoWeights {
-        dir: dir.to_path_buf(),
-        found,
-    }
-    .into()
-}
-
-/// Names of the folder's entries other than folders, sorted.
-pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
-        let entry = entry.map_err(Error::io("read", dir))?;
-        if !entry.path().is_dir() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
+        .min()
 }
 
 impl TensorSource for Checkpoint {

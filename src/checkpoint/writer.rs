@@ -1,5 +1,6 @@
 //! The pruned checkpoint. In: the source and, one by one, finished weights with their masks. Out: a folder with the
-//! source's names, shapes, dtypes, shards and side files, in which only those weights differ.
+//! source's names, shapes, dtypes, shards and side files, in which only those weights differ. `pack` and `unpack` begin
+//! from the same folder.
 //!
 //! The folder is complete from the start: it is a copy of the source whose weights are then overwritten in place. So the
 //! disk is known to suffice before the long work, and what was written can be opened and checked before it is
@@ -8,10 +9,10 @@
 //! What is not copied: folders, and files of weights in formats other than the one that is pruned (`*.bin` beside
 //! safetensors, `*.gguf`, `*.onnx`, …). They would still hold the dense weights, and some loaders would prefer them.
 
-use super::header::{Entry, Header};
-use super::index::{Index, is_plain_name};
+use super::header::Entry;
+use super::index::is_plain_name;
+use super::layout::{WeightFormat, file_names};
 use super::output::OutputFolder;
-use super::reader::{WeightFormat, file_names};
 use super::{Checkpoint, CheckpointError, StoredDtype, encode};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +74,41 @@ impl CheckpointWriter {
     /// When `output` exists and `overwrite` is not set, when it exists and is not a checkpoint, when it overlaps with the
     /// source, or when anything cannot be read or written.
     pub fn create(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
+        let mut writer = Self::without_weights(source, output, overwrite)?;
+        match source.format() {
+            WeightFormat::Safetensors => writer.copy_shards(source)?,
+            WeightFormat::Pytorch | WeightFormat::Packed => writer.convert_shards(source)?,
+        }
+        writer.write_index(source)?;
+        Ok(writer)
+    }
+
+    /// As [`create`](Self::create), for the folder that `source` was packed from: every file byte for byte, checked.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); when `source` is not packed, or what it holds is not what was packed.
+    pub fn unpack(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
+        let mut writer = Self::without_weights(source, output, overwrite)?;
+        for shard in source.shards() {
+            let Some(packed) = &shard.packed else {
+                let file = shard.file.path.clone();
+                return Err(CheckpointError::NotPacked { file }.into());
+            };
+            let mut to = writer.new_file(&packed.name)?;
+            let path = writer.partial().join(&packed.name);
+            packed.unpack_checked(&shard.file, &mut |bytes| {
+                to.write_all(bytes).map_err(Error::io("write", &path))
+            })?;
+            let data_start = packed.header.data_start;
+            writer.add_targets(&packed.name, to, &packed.header.entries, data_start);
+        }
+        writer.write_index(source)?;
+        Ok(writer)
+    }
+
+    /// The folder with the side files alone: the weight files, in whatever form, are for the caller to add with
+    /// [`new_file`](Self::new_file).
+    pub(crate) fn without_weights(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
         let folder = OutputFolder::create(source, output, overwrite)?;
         let mut writer = Self {
             files: Vec::new(),
@@ -80,10 +116,6 @@ impl CheckpointWriter {
             left_out: Vec::new(),
             folder,
         };
-        match source.format() {
-            WeightFormat::Safetensors => writer.copy_shards(source)?,
-            WeightFormat::Pytorch => writer.convert_shards(source)?,
-        }
         writer.copy_side_files(source)?;
         Ok(writer)
     }
@@ -109,57 +141,36 @@ impl CheckpointWriter {
             std::io::copy(&mut from, &mut to).map_err(Error::io("write", &path))?;
             self.add_targets(&shard.file.name, to, &header.entries, data_start);
         }
-        if let Some(index) = source.index_name() {
-            self.copy_file(source, index)?;
+        Ok(())
+    }
+
+    /// Writes files of torch and packed ones as safetensors files without packing, a tensor at a time.
+    fn convert_shards(&mut self, source: &Checkpoint) -> Result<()> {
+        for shard in source.plain_shards()? {
+            let mut to = self.new_file(&shard.name)?;
+            let path = self.partial().join(&shard.name);
+            let first = if shard.header.says_pt() {
+                shard.header_bytes
+            } else {
+                shard.header.to_bytes()
+            };
+            to.write_all(&first).map_err(Error::io("write", &path))?;
+            for entry in shard.header.in_file_order() {
+                to.write_all(&source.raw(&entry.name)?)
+                    .map_err(Error::io("write", &path))?;
+            }
+            self.add_targets(&shard.name, to, &shard.header.entries, first.len() as u64);
         }
         Ok(())
     }
 
-    /// Writes each torch file as the safetensors file of the corresponding name, a tensor at a time.
-    fn convert_shards(&mut self, source: &Checkpoint) -> Result<()> {
-        let mut weight_map = BTreeMap::new();
-        let mut total_bytes = 0u64;
-        for shard in source.shards() {
-            let name = safetensors_name(&shard.file.name);
-            let entries = source
-                .tensors()
-                .filter(|(_, info)| info.file == shard.file.name)
-                .map(|(tensor, info)| {
-                    weight_map.insert(tensor.to_owned(), name.clone());
-                    let (dtype, shape) = (info.dtype.clone(), info.shape.clone());
-                    let bytes = dtype.bits().unwrap_or(0) / 8 * info.elements() as u64;
-                    total_bytes += bytes;
-                    Entry {
-                        name: tensor.to_owned(),
-                        dtype,
-                        shape,
-                        start: 0,
-                        bytes,
-                    }
-                });
-            let header = Header::lay_out(entries.collect());
-            let mut to = self.new_file(&name)?;
-            let path = self.partial().join(&name);
-            to.write_all(&header.to_bytes())
-                .map_err(Error::io("write", &path))?;
-            for entry in &header.entries {
-                to.write_all(&source.raw(&entry.name)?)
-                    .map_err(Error::io("write", &path))?;
-            }
-            self.add_targets(&name, to, &header.entries, header.data_start);
-        }
-        if source.index_name().is_some() {
-            let metadata = [("total_size".to_owned(), total_bytes.into())]
-                .into_iter()
-                .collect();
-            let index = serde_json::json!(Index { metadata, weight_map });
-            let name = "model.safetensors.index.json";
-            let path = self.partial().join(name);
-            let mut file = self.new_file(name)?;
-            file.write_all(format!("{index:#}\n").as_bytes())
-                .map_err(Error::io("write", &path))?;
-        }
-        Ok(())
+    fn write_index(&mut self, source: &Checkpoint) -> Result<()> {
+        let Some((name, content)) = source.plain_index()? else {
+            return Ok(());
+        };
+        let path = self.partial().join(&name);
+        let mut file = self.new_file(&name)?;
+        file.write_all(&content).map_err(Error::io("write", &path))
     }
 
     fn add_targets(&mut self, name: &str, file: File, entries: &[Entry], data_start: u64) {
@@ -214,7 +225,8 @@ impl CheckpointWriter {
         Ok(())
     }
 
-    fn new_file(&self, name: &str) -> Result<File> {
+    /// A new, empty file in the folder; [`finish`](Self::finish) makes it durable.
+    pub(crate) fn new_file(&self, name: &str) -> Result<File> {
         let path = self.partial().join(name);
         File::create_new(&path).map_err(Error::io("create", &path))
     }
@@ -225,14 +237,7 @@ impl CheckpointWriter {
     /// When the checkpoint has no such tensor, the lengths do not match, a value does not fit the tensor's dtype, or the
     /// file cannot be written.
     pub fn write_weight(&mut self, name: &str, values: &[f32], keep: &[bool]) -> Result<()> {
-        let Some(target) = self.targets.get(name) else {
-            let dir = self.folder.path().to_path_buf();
-            return Err(CheckpointError::MissingTensor {
-                dir,
-                tensor: name.to_owned(),
-            }
-            .into());
-        };
+        let target = self.target(name)?;
         for (what, found) in [("values", values.len()), ("mask entries", keep.len())] {
             if found != target.elements {
                 let (tensor, expected) = (name.to_owned(), target.elements);
@@ -246,11 +251,39 @@ impl CheckpointWriter {
             }
         }
         let bytes = encode(values, Some(keep), &target.dtype).map_err(|error| error.of_tensor(name))?;
-        let (file_name, file) = &mut self.files[target.file];
+        self.write_stored(name, &bytes)
+    }
+
+    /// Overwrites the tensor `name` with `bytes` as they are to be stored.
+    ///
+    /// # Errors
+    /// When the checkpoint has no such tensor, it has another size, or the file cannot be written.
+    pub(crate) fn write_stored(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let target = self.target(name)?;
+        let expected = target.elements * (target.dtype.bits().unwrap_or(0) / 8) as usize;
+        if bytes.len() != expected {
+            return Err(CheckpointError::Length {
+                tensor: name.to_owned(),
+                what: "bytes",
+                expected,
+                found: bytes.len(),
+            }
+            .into());
+        }
+        let (start, (file_name, file)) = (target.start, &self.files[target.file]);
+        let mut file: &File = file;
         let written = file
-            .seek(SeekFrom::Start(target.start))
-            .and_then(|_| file.write_all(&bytes));
+            .seek(SeekFrom::Start(start))
+            .and_then(|_| file.write_all(bytes));
         written.map_err(Error::io("write", self.folder.path().join(file_name)))
+    }
+
+    fn target(&self, name: &str) -> Result<&Target> {
+        self.targets.get(name).ok_or_else(|| {
+            let dir = self.folder.path().to_path_buf();
+            let tensor = name.to_owned();
+            CheckpointError::MissingTensor { dir, tensor }.into()
+        })
     }
 
     /// Adds a file beside the weights, such as a report; it replaces a copied side file of that name.
@@ -315,14 +348,8 @@ impl CheckpointWriter {
     }
 }
 
-/// `pytorch_model-00001-of-00002.bin` → `model-00001-of-00002.safetensors`.
-fn safetensors_name(torch_name: &str) -> String {
-    let stem = torch_name.strip_suffix(".bin").unwrap_or(torch_name);
-    format!("{}.safetensors", stem.strip_prefix("pytorch_").unwrap_or(stem))
-}
-
 /// Whether a file of that name holds weights, or is the index of such files.
-fn holds_weights(name: &str) -> bool {
+pub(crate) fn holds_weights(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let extension = |name: &str| {
         Path::new(name)

@@ -57,6 +57,15 @@ pub(crate) enum Command {
     Compare(Box<CompareArgs>),
     /// Prune one matrix from saved statistics.
     Solve(Box<SolveArgs>),
+    /// Write a pruned checkpoint without its zeros. Every command reads the result as it is.
+    Pack(super::pack::PackArgs),
+    /// Write the checkpoint that a packed one was made from, byte for byte.
+    Unpack(super::pack::UnpackArgs),
+    /// Write a pruned checkpoint's mask to a file, or give a dense checkpoint the zeros of one.
+    #[command(subcommand)]
+    Mask(super::mask::MaskCommand),
+    /// Check a finished checkpoint: names, shapes, formats, pattern, finite values, and that nothing else has changed.
+    Verify(super::verify::VerifyArgs),
 }
 
 #[derive(Debug, Args)]

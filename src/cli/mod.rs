@@ -15,11 +15,14 @@ mod device;
 mod eval;
 mod generate;
 mod inspect;
+mod mask;
 mod model;
+mod pack;
 mod progress;
 mod prune;
 mod show;
 mod solve;
+mod verify;
 
 use crate::error::Error;
 use args::{Arguments, Command};
@@ -40,6 +43,10 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args, global),
         Command::Compare(args) => compare::run(args, global),
         Command::Solve(args) => solve::run(args, global),
+        Command::Pack(args) => pack::pack(args, global),
+        Command::Unpack(args) => pack::unpack(args, global),
+        Command::Mask(command) => mask::run(command, global),
+        Command::Verify(args) => verify::run(args, global),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

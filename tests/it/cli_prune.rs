@@ -507,13 +507,13 @@ fn pruning_twice() {
 }
 
 /// Writes what `torch.save(model.state_dict(), …)` does since torch 1.6.
-mod torch {
+pub(crate) mod torch {
     use super::Weights;
     use flate2::Crc;
     use safetensors::Dtype;
 
     /// A zip archive with a pickle that describes the tensors, and one entry of raw numbers for each.
-    pub(super) fn state_dict(weights: &Weights) -> Vec<u8> {
+    pub(crate) fn state_dict(weights: &Weights) -> Vec<u8> {
         let mut pickle = b"\x80\x02ccollections\nOrderedDict\n)R(".to_vec();
         let mut entries = Vec::new();
         for (key, (name, (dtype, shape, bytes))) in weights.0.iter().enumerate() {

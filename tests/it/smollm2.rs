@@ -54,6 +54,31 @@ fn perplexity_is_that_of_transformers() {
     }
 }
 
+/// Packed, the operators take at most 57 % of their bytes, and nothing changes.
+fn check_packed(pruned: &Path, evaluated: &serde_json::Value) {
+    let parent = pruned.parent().unwrap();
+    let (packed, unpacked) = (parent.join("packed"), parent.join("unpacked"));
+    let [model, packed_name, unpacked_name] = [pruned, &packed, &unpacked].map(|path| path.to_str().unwrap());
+    let summary = json(&["pack", "--model", model, "--output", packed_name, "--overwrite"]);
+    let sizes = &summary["packed_tensors"];
+    assert_eq!(sizes["count"], 30 * 7);
+    let share = sizes["packed_bytes"].as_f64().unwrap() / sizes["plain_bytes"].as_f64().unwrap();
+    assert!(share <= 0.57, "{sizes}");
+    assert_eq!(eval(&packed)["window_nll"], evaluated["window_nll"]);
+    json(&[
+        "unpack",
+        "--model",
+        packed_name,
+        "--output",
+        unpacked_name,
+        "--overwrite",
+    ]);
+    for name in ["model.safetensors", "config.json", "pruning_report.json"] {
+        let [before, after] = [pruned, &unpacked].map(|folder| std::fs::read(folder.join(name)).unwrap());
+        assert!(before == after, "{name}");
+    }
+}
+
 /// Few tokens, so that it is quick; still every operator has its pattern, and `fast` beats what it could have copied.
 #[test]
 fn a_real_model_is_pruned_to_its_pattern() {
@@ -78,7 +103,9 @@ fn a_real_model_is_pruned_to_its_pattern() {
         for operator in inspected["operators"].as_array().unwrap() {
             assert_eq!(operator["n_of_m"], "2:4", "{operator}");
         }
-        perplexities.push(eval(&output)["perplexity"].as_f64().unwrap());
+        let evaluated = eval(&output);
+        perplexities.push(evaluated["perplexity"].as_f64().unwrap());
+        check_packed(&output, &evaluated);
     }
     assert!(perplexities[1] < perplexities[0], "{perplexities:?}");
 }
