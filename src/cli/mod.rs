@@ -13,6 +13,7 @@ mod data;
 mod device;
 mod eval;
 mod generate;
+mod hub;
 mod inspect;
 mod model;
 mod progress;

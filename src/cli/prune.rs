@@ -19,7 +19,7 @@ use std::time::Instant;
 
 pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
-    let chosen = model::open(args.model.as_deref())?;
+    let chosen = model::open(&args.model, global)?;
     let config = prune_config(args, &chosen)?;
     let draw = data::Draw {
         samples: args.samples,

@@ -156,10 +156,10 @@ impl Client {
                 match text(headers, "location") {
                     // A renamed repository, or another place on the same host.
                     Some(location)
-                        if response.status().is_redirection()
-                            && text(headers, "x-linked-etag").is_none() =>
+                        if response.status().is_redirection() && text(headers, "x-linked-etag").is_none() =>
                     {
-                        at = resolved(&at, location).ok_or_else(|| no_hub(&at, "a redirection to nowhere"))?;
+                        at =
+                            resolved(&at, location).ok_or_else(|| no_hub(&at, "a redirection to nowhere"))?;
                     }
                     _ => return file_info(&at, headers, etag, response.status()),
                 }
@@ -371,7 +371,10 @@ fn file_info(
         ));
     };
     let Some(commit) = text(headers, "x-repo-commit").filter(|commit| is_commit(commit)) else {
-        return Err(no_hub(url, "the header X-Repo-Commit is missing or holds no commit"));
+        return Err(no_hub(
+            url,
+            "the header X-Repo-Commit is missing or holds no commit",
+        ));
     };
     let size = text(headers, "x-linked-size");
     let size = size.or_else(|| text(headers, "content-length").filter(|_| status.is_success()));

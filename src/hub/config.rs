@@ -94,14 +94,19 @@ impl HubConfig {
             });
         }
         let is_on = |name: &str| {
-            first(&[name]).is_some_and(|v| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
+            first(&[name])
+                .is_some_and(|v| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
         };
         let seconds = match first(&["HF_HUB_DOWNLOAD_TIMEOUT"]) {
             None => Self::TIMEOUT_SECONDS,
-            Some(text) => text.parse().ok().filter(|s| *s > 0).ok_or_else(|| Error::Setting {
-                setting: "HF_HUB_DOWNLOAD_TIMEOUT",
-                reason: format!("`{text}` is not a number of seconds"),
-            })?,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|s| *s > 0)
+                .ok_or_else(|| Error::Setting {
+                    setting: "HF_HUB_DOWNLOAD_TIMEOUT",
+                    reason: format!("`{text}` is not a number of seconds"),
+                })?,
         };
         Ok(Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),

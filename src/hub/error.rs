@@ -145,10 +145,9 @@ impl HubError {
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Unreachable { repo, .. } => format!(
-                "{}; HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy",
-                local(repo)
-            ),
+            Self::Unreachable { repo, .. } => {
+                format!("{}; HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy", local(repo))
+            }
             Self::Offline { repo, .. } => {
                 format!(
                     "run once with HF_HUB_OFFLINE=0 to fill the cache, or {}",
@@ -167,7 +166,9 @@ impl HubError {
                 format!("HF_TOKEN was sent, and its account has no access: ask for it at {page}")
             }
             Self::Denied { page, .. } => {
-                format!("accept the conditions at {page} and set HF_TOKEN to an access token; or check the id")
+                format!(
+                    "accept the conditions at {page} and set HF_TOKEN to an access token; or check the id"
+                )
             }
             Self::Damaged { .. } => "try again; what had arrived was removed".into(),
             Self::Ambiguous { repo, example, .. } => {
@@ -194,6 +195,8 @@ fn local(repo: &Repo) -> &'static str {
         RepoKind::Model => {
             "without a network, give --model the path of a folder with config.json, tokenizer and weights"
         }
-        RepoKind::Dataset => "without a network, give the path of a local copy of the file (or NAME=PATH for a named data set)",
+        RepoKind::Dataset => {
+            "without a network, give the path of a local copy of the file (or NAME=PATH for a named data set)"
+        }
     }
 }

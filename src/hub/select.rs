@@ -82,7 +82,10 @@ pub(crate) fn data_files(files: &[String], split: Split) -> Result<Vec<String>, 
     let candidates: Vec<&String> = files.iter().filter(|name| is_data(name)).collect();
     let names: &[&[&str]] = match split {
         Split::Train => &[&["train", "training"]],
-        Split::Test => &[&["test", "testing"], &["validation", "valid", "val", "dev", "eval"]],
+        Split::Test => &[
+            &["test", "testing"],
+            &["validation", "valid", "val", "dev", "eval"],
+        ],
     };
     let of = |names: &[&str]| -> Vec<String> {
         let matching = candidates
