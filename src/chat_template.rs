@@ -7,8 +7,8 @@
 
 use crate::error::{Error, Result};
 use crate::tokenizer::TokenizerError;
-use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, context};
 use serde::Serialize;
 use std::io::Write;
@@ -109,11 +109,7 @@ impl ChatTemplate {
     /// # Errors
     /// When the template refuses the conversation or uses what is not there.
     pub fn render(&self, conversation: &Conversation) -> Result<String> {
-        let tokens: Value = self
-            .tokens
-            .iter()
-            .map(|(name, token)| (*name, Value::from(token.as_str())))
-            .collect();
+        let tokens = Value::from_pairs(self.tokens.iter().map(|(name, token)| (*name, token.as_str())));
         let variables = context! {
             messages => &conversation.0,
             add_generation_prompt => false,

@@ -79,13 +79,14 @@ fn plain(field: &Field) -> Value {
 }
 
 fn object(row: &Row) -> Value {
-    row.get_column_iter()
-        .map(|(name, value)| (name.as_str(), plain(value)))
-        .collect()
+    Value::from_pairs(
+        row.get_column_iter()
+            .map(|(name, value)| (name.as_str(), plain(value))),
+    )
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::calibration::DataError;
     use crate::error::Error;
@@ -96,7 +97,7 @@ pub(crate) mod tests {
     use parquet::schema::parser::parse_message_type;
 
     /// Writes one column of texts; `None` is a null.
-    pub(crate) fn write(path: &Path, column: &str, texts: &[Option<&str>], compression: Compression) {
+    fn write(path: &Path, column: &str, texts: &[Option<&str>], compression: Compression) {
         let schema = format!("message m {{ OPTIONAL INT64 id; OPTIONAL BYTE_ARRAY {column} (UTF8); }}");
         let schema = Arc::new(parse_message_type(&schema).unwrap());
         let properties = WriterProperties::builder().set_compression(compression).build();

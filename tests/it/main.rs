@@ -3,10 +3,14 @@
 
 mod command;
 mod common;
+mod hub_server;
 
 mod bad_input;
 mod cli_eval;
 mod cli_prune;
 mod cli_solve;
+mod docs;
+mod hub_data;
+mod hub_model;
 mod smollm2;
 mod solver;
