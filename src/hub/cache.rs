@@ -3,7 +3,7 @@
 use super::Repo;
 use super::id::{is_commit, is_file_name};
 use crate::error::{Error, Result};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -104,8 +104,16 @@ impl RepoCache {
             .append(true)
             .open(&path)
             .map_err(Error::io("create", &path))?;
-        match file.lock() {
-            // File systems without locks are left to the user's care, as in other programs that share the cache.
+        // File systems without locks are left to the user's care, as in other programs that share the cache.
+        let held = match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                tracing::warn!("waiting for another process that downloads the same file");
+                file.lock()
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+            Ok(()) => Ok(()),
+        };
+        match held {
             Err(e) if e.kind() != std::io::ErrorKind::Unsupported => Err(Error::io("lock", &path)(e)),
             _ => Ok(file),
         }

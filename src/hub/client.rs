@@ -2,6 +2,7 @@
 //! size), and its bytes at the end of a local file. Failures that may pass are tried again; `fetch` decides what to ask.
 
 use super::id::{is_commit, is_file_name};
+use super::response::{FileInfo, Seen, range_start, reason, resolved, same_host, text};
 use super::{HubConfig, HubError, Repo};
 use crate::error::{Error, Result};
 use serde::Deserialize;
@@ -10,7 +11,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 use ureq::config::RedirectAuthHeaders;
-use ureq::http::{HeaderMap, Response, StatusCode, Uri};
+use ureq::http::{Response, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
@@ -34,16 +35,6 @@ pub(crate) struct Client {
     token: Option<String>,
 }
 
-/// What the hub says of a file without sending it.
-#[derive(Debug)]
-pub(crate) struct FileInfo {
-    /// The commit that the revision stands at.
-    pub(crate) commit: String,
-    /// A name for the contents; of large files, their SHA-256 in hex.
-    pub(crate) etag: String,
-    pub(crate) size: Option<u64>,
-}
-
 /// What is asked for, in the words of an error.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'a> {
@@ -65,6 +56,10 @@ impl Failure {
             error: error.into(),
             may_pass: false,
         }
+    }
+
+    fn is_absence_of_network(&self) -> bool {
+        matches!(&self.error, Error::Hub(error) if error.no_network().is_some())
     }
 }
 
@@ -149,10 +144,11 @@ impl Client {
         };
         self.patiently(|| {
             let mut at = url.clone();
+            let mut seen = Seen::default();
             for _ in 0..REDIRECTIONS {
                 let response = self.send(&self.staying, "HEAD", wanted, &at, None)?;
                 let headers = response.headers();
-                let etag = text(headers, "x-linked-etag").or_else(|| text(headers, "etag"));
+                seen.note(headers, response.status());
                 match text(headers, "location") {
                     // A renamed repository, or another place on the same host.
                     Some(location)
@@ -161,7 +157,7 @@ impl Client {
                         at =
                             resolved(&at, location).ok_or_else(|| no_hub(&at, "a redirection to nowhere"))?;
                     }
-                    _ => return file_info(&at, headers, etag, response.status()),
+                    _ => return seen.file_info().map_err(|reason| no_hub(&at, reason)),
                 }
             }
             Err(no_hub(&url, "too many redirections"))
@@ -177,13 +173,18 @@ impl Client {
         told: &mut dyn FnMut(u64),
     ) -> Result<()> {
         let mut failures = 0;
+        let mut has_worked = false;
         loop {
             let before = length(to);
             match self.download_once(wanted, size, to, told) {
                 Ok(()) => return Ok(()),
                 Err(failure) => {
-                    failures = if length(to) > before { 1 } else { failures + 1 };
-                    if !failure.may_pass || failures >= TRIES {
+                    let went_on = length(to) > before;
+                    has_worked |= went_on;
+                    failures = if went_on { 1 } else { failures + 1 };
+                    // A network that was there a moment ago may come back.
+                    let may_pass = failure.may_pass || (has_worked && failure.is_absence_of_network());
+                    if !may_pass || failures >= TRIES {
                         return Err(failure.error);
                     }
                     tracing::info!("{}; trying again", failure.error);
@@ -276,7 +277,10 @@ impl Client {
         let response = request.call().map_err(|e| {
             let lasting = match &e {
                 ureq::Error::Io(e) => e.kind() == std::io::ErrorKind::ConnectionRefused,
-                ureq::Error::Timeout(_) => false,
+                // Where no connection was made in that time, the network is missing rather than slow.
+                ureq::Error::Timeout(which) => {
+                    matches!(which, ureq::Timeout::Resolve | ureq::Timeout::Connect)
+                }
                 _ => true,
             };
             Failure {
@@ -350,79 +354,6 @@ impl Client {
     }
 }
 
-fn file_info(
-    url: &str,
-    headers: &HeaderMap,
-    etag: Option<&str>,
-    status: StatusCode,
-) -> Result<FileInfo, Failure> {
-    let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
-    // It becomes a file's name.
-    let plain = |etag: &&str| {
-        (1..=128).contains(&etag.len())
-            && etag
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    let Some(etag) = etag.filter(plain) else {
-        return Err(no_hub(
-            url,
-            "the header ETag is missing or is not what a hub sends",
-        ));
-    };
-    let Some(commit) = text(headers, "x-repo-commit").filter(|commit| is_commit(commit)) else {
-        return Err(no_hub(
-            url,
-            "the header X-Repo-Commit is missing or holds no commit",
-        ));
-    };
-    let size = text(headers, "x-linked-size");
-    let size = size.or_else(|| text(headers, "content-length").filter(|_| status.is_success()));
-    Ok(FileInfo {
-        commit: commit.to_owned(),
-        etag: etag.to_owned(),
-        size: size.and_then(|size| size.parse().ok()),
-    })
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok().map(str::trim)
-}
-
-fn range_start(headers: &HeaderMap) -> Option<u64> {
-    let range = text(headers, "content-range")?.strip_prefix("bytes ")?;
-    range.split('-').next()?.parse().ok()
-}
-
-/// The address that a redirection means.
-fn resolved(from: &str, location: &str) -> Option<String> {
-    if location.starts_with("http://") || location.starts_with("https://") {
-        return Some(location.to_owned());
-    }
-    let from: Uri = from.parse().ok()?;
-    let (scheme, authority) = (from.scheme_str()?, from.authority()?);
-    location
-        .starts_with('/')
-        .then(|| format!("{scheme}://{authority}{location}"))
-}
-
-/// Scheme, host and port.
-fn same_host(a: &str, b: &str) -> bool {
-    let parse = |url: &str| url.parse::<Uri>().ok();
-    match (parse(a), parse(b)) {
-        (Some(a), Some(b)) => a.scheme() == b.scheme() && a.authority() == b.authority(),
-        _ => false,
-    }
-}
-
-fn reason(response: &Response<Body>) -> String {
-    let message = text(response.headers(), "x-error-message").filter(|message| !message.is_empty());
-    match message {
-        Some(message) => format!("{}: {message}", response.status()),
-        None => response.status().to_string(),
-    }
-}
-
 fn status_failure(wanted: Wanted<'_>, response: &Response<Body>, may_pass: bool) -> Failure {
     let error = HubError::Status {
         what: wanted.what.to_owned(),
@@ -481,21 +412,4 @@ fn root_certificates(file: &Path) -> Result<RootCerts> {
         return Err(wrong("it holds none".into()).into());
     }
     Ok(certificates.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redirections_and_hosts() {
-        let moved = |to| resolved("https://h:1/a?b", to);
-        assert_eq!(moved("/c/d").as_deref(), Some("https://h:1/c/d"));
-        assert_eq!(moved("http://x/c").as_deref(), Some("http://x/c"));
-        assert_eq!(moved("c"), None);
-        assert!(same_host("https://h/a", "https://h/b/c"));
-        for other in ["http://h/a", "https://h:8/a", "https://x.h/a", "nonsense"] {
-            assert!(!same_host(other, "https://h"), "{other}");
-        }
-    }
 }

@@ -146,7 +146,10 @@ impl HubError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Unreachable { repo, .. } => {
-                format!("{}; HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy", local(repo))
+                format!(
+                    "{}; HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy, SSL_CERT_FILE certificates of your own",
+                    local(repo)
+                )
             }
             Self::Offline { repo, .. } => {
                 format!(
@@ -183,9 +186,12 @@ impl HubError {
         Some(hint)
     }
 
-    /// Whether a copy in the cache may stand in.
-    pub(crate) fn is_absence_of_network(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+    /// What the system said where there was no answer: then a copy in the cache may stand in.
+    pub(crate) fn no_network(&self) -> Option<&str> {
+        match self {
+            Self::Unreachable { reason, .. } => Some(reason),
+            _ => None,
+        }
     }
 }
 

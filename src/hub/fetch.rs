@@ -2,8 +2,9 @@
 //! names. Out: paths inside a snapshot, for `model`, the data readers and the command line.
 
 use super::cache::{RepoCache, make_parent};
-use super::client::{Client, FileInfo, Wanted, length};
+use super::client::{Client, Wanted, length};
 use super::id::{DatasetId, is_commit};
+use super::response::FileInfo;
 use super::select::{self, NoChoice, Split, WeightFiles};
 use super::{HubConfig, HubError, Repo};
 use crate::checkpoint::Index;
@@ -313,9 +314,9 @@ impl<'a> Hub<'a> {
 
     fn note_no_network(&mut self, error: &Error) {
         if let Error::Hub(error) = error
-            && error.is_absence_of_network()
+            && let Some(reason) = error.no_network()
         {
-            self.no_network = Some(error.to_string());
+            self.no_network = Some(reason.to_owned());
         }
     }
 

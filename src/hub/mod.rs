@@ -21,6 +21,7 @@ mod id;
 
 mod cache;
 mod client;
+mod response;
 mod select;
 
 pub use config::HubConfig;
