@@ -46,10 +46,7 @@ impl Seen {
             return Err("the header ETag is missing or is not what a hub sends");
         }
         let Some(commit) = self.commit.filter(|commit| is_commit(commit)) else {
-            return Err(no_hub(
-                url,
-                "the header X-Repo-Commit is missing or holds no commit",
-            ));
+            return Err("the header X-Repo-Commit is missing or holds no commit");
         };
         Ok(FileInfo {
             commit,
