@@ -133,6 +133,10 @@ pub enum Error {
     #[error(transparent)]
     Data(#[from] crate::calibration::DataError),
 
+    /// A file of a hub's repository that cannot be had.
+    #[error(transparent)]
+    Hub(#[from] Box<crate::hub::HubError>),
+
     /// A tokenizer that cannot be read or does not fit.
     #[error(transparent)]
     Tokenizer(#[from] crate::tokenizer::TokenizerError),
@@ -144,6 +148,12 @@ pub enum Error {
     /// The device could not be opened or failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+}
+
+impl From<crate::hub::HubError> for Error {
+    fn from(error: crate::hub::HubError) -> Self {
+        Self::Hub(Box::new(error))
+    }
 }
 
 impl Error {
@@ -171,6 +181,7 @@ impl Error {
 
             Self::Checkpoint(error) => error.hint(),
             Self::Data(error) => error.hint(),
+            Self::Hub(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             // A tensor that the decoder asked this crate for: the advice is that of the error inside.
             Self::Model(ModelError::Source(source)) => source.downcast_ref::<Self>()?.hint(),

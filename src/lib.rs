@@ -13,10 +13,13 @@ pub mod error;
 pub mod pattern;
 mod select;
 
+pub mod hub;
+
 pub mod checkpoint;
 pub mod model;
 
 pub mod calibration;
+pub mod chat_template;
 pub mod tokenizer;
 
 pub mod saved;

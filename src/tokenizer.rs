@@ -1,9 +1,11 @@
 //! Text to token ids and back. In: a model folder's `tokenizer.json`, or `vocab.json` and `merges.txt` as the OPT
 //! checkpoints have. Out: ids with the tokenizer's own default special tokens, for `calibration`, `eval` and `generate`.
 
+use crate::chat_template::{ChatTemplate, Conversation};
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -41,6 +43,22 @@ pub enum TokenizerError {
         model_vocab: usize,
     },
 
+    /// Conversations need a template, and the folder has none.
+    #[error("`{}` has no chat template", dir.display())]
+    NoChatTemplate {
+        /// The folder.
+        dir: PathBuf,
+    },
+
+    /// A chat template that is not Jinja, or that refuses a conversation.
+    #[error("the chat template in `{}` failed: {reason}", file.display())]
+    ChatTemplate {
+        /// The file that holds it.
+        file: PathBuf,
+        /// What the template or its engine said.
+        reason: String,
+    },
+
     /// A text that cannot be tokenised, or ids that cannot be turned into text.
     #[error("the tokenizer failed: {reason}")]
     Failed {
@@ -63,7 +81,12 @@ impl TokenizerError {
             Self::TooLarge { .. } => {
                 Some("the tokenizer belongs to another model, or tokens were added to it".into())
             }
-            Self::Failed { .. } => None,
+            Self::NoChatTemplate { .. } => Some(
+                "data of conversations needs a model with chat_template.jinja, or chat_template in tokenizer_config.json; \
+                 use plain text with a base model"
+                    .into(),
+            ),
+            Self::ChatTemplate { .. } | Self::Failed { .. } => None,
         }
     }
 }
@@ -73,6 +96,9 @@ impl TokenizerError {
 pub struct Tokenizer {
     inner: Inner,
     largest: u32,
+    dir: PathBuf,
+    /// Read when the first conversation comes.
+    chat_template: OnceLock<ChatTemplate>,
 }
 
 impl Tokenizer {
@@ -96,10 +122,10 @@ impl Tokenizer {
             }
             .into());
         };
-        Self::new(inner).map_err(|e| invalid(&json, e).into())
+        Self::new(inner, dir).map_err(|e| invalid(&json, e).into())
     }
 
-    fn new(mut inner: Inner) -> tokenizers::Result<Self> {
+    fn new(mut inner: Inner, dir: &Path) -> tokenizers::Result<Self> {
         inner.with_truncation(None)?;
         inner.with_padding(None);
         let largest = inner
@@ -107,7 +133,12 @@ impl Tokenizer {
             .into_values()
             .max()
             .ok_or("it has no tokens")?;
-        Ok(Self { inner, largest })
+        Ok(Self {
+            inner,
+            largest,
+            dir: dir.to_path_buf(),
+            chat_template: OnceLock::new(),
+        })
     }
 
     /// The ids of `text`, with the special tokens that the tokenizer adds by default (OPT: a leading `</s>`).
@@ -126,6 +157,21 @@ impl Tokenizer {
     pub fn encode_without_special_tokens(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// A conversation as the text that the model's chat template makes of it; special tokens are in the text.
+    ///
+    /// # Errors
+    /// When the model folder has no chat template, or the template refuses the conversation.
+    pub fn render(&self, conversation: &Conversation) -> Result<String> {
+        let template = match self.chat_template.get() {
+            Some(template) => template,
+            None => {
+                let template = ChatTemplate::open(&self.dir)?;
+                self.chat_template.get_or_init(|| template)
+            }
+        };
+        template.render(conversation)
     }
 
     /// The text of `ids`, without special tokens.

@@ -1,17 +1,16 @@
 //! Data files. In: paths. Out: documents, or one text, with a hash of what was read; `windows` tokenises them.
 //!
-//! By extension: `.jsonl` and `.json` hold one JSON object a line, with the text in a field; anything else is plain text,
-//! whose documents a [`TextLayout`] tells apart. `.gz` behind either is decompressed.
+//! By extension: `.jsonl`, `.ndjson` and `.json` hold one JSON object a line, `.parquet` rows, with the text or a
+//! conversation in a field; anything else is plain text, whose documents a [`TextLayout`] tells apart. `.gz` or `.zst` behind
+//! the extension is decompressed.
 
+use super::rows::{has_rows, read_plain, read_rows};
 use super::{DataError, is_token_file};
+use crate::chat_template::Conversation;
 use crate::error::{Error, Result};
-use flate2::read::MultiGzDecoder;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -77,15 +76,15 @@ impl FromStr for TextLayout {
 pub struct TextOptions {
     /// For plain text.
     pub layout: TextLayout,
-    /// For JSON lines: the field with the text. C4 and most others call it "text".
-    pub field: String,
+    /// For rows: the field with a text or a list of messages. Without a name: `text`, or else `messages`.
+    pub field: Option<String>,
 }
 
 impl Default for TextOptions {
     fn default() -> Self {
         Self {
             layout: TextLayout::Auto,
-            field: "text".into(),
+            field: None,
         }
     }
 }
@@ -110,13 +109,42 @@ impl DataSource {
     }
 }
 
+/// One document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Document {
+    /// Text, tokenised with the tokenizer's own special tokens.
+    Text(String),
+    /// Messages, for the model's chat template, which writes the special tokens itself.
+    Chat(Conversation),
+}
+
+impl Document {
+    fn is_blank(&self) -> bool {
+        matches!(self, Self::Text(text) if text.trim().is_empty())
+    }
+}
+
+impl From<String> for Document {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl PartialEq<&str> for Document {
+    fn eq(&self, other: &&str) -> bool {
+        matches!(self, Self::Text(text) if text == other)
+    }
+}
+
 /// Documents of one or several files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Documents {
-    /// The documents in order, none of them blank. With [`TextLayout::Joined`] there is exactly one.
-    pub texts: Vec<String>,
+    /// The documents in order, none of them blank. Texts of one stream are one document.
+    pub texts: Vec<Document>,
     /// Whether windows are drawn from one stream instead of from single documents.
     pub joined: bool,
+    /// How a published protocol made them of the files; empty where the options say it all.
+    pub protocol: String,
     /// Where they came from.
     pub source: DataSource,
 }
@@ -144,23 +172,37 @@ impl Documents {
 /// One text with where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluationText {
-    /// The whole of it.
-    pub text: String,
+    /// Its parts in order.
+    pub texts: Vec<Document>,
+    /// What stands between the parts.
+    pub separator: &'static str,
+    /// The windows after which a published protocol stops.
+    pub most_windows: Option<usize>,
+    /// How a published protocol made it of the files; empty where it is simply all of them.
+    pub protocol: String,
     /// Where it came from.
     pub source: DataSource,
 }
 
 impl EvaluationText {
+    /// What stands between two rows or documents: a blank line, as in all published perplexities on WikiText-2.
+    pub const SEPARATOR: &'static str = "\n\n";
+
+    pub(crate) fn new(texts: Vec<Document>, source: DataSource) -> Self {
+        Self {
+            texts,
+            separator: Self::SEPARATOR,
+            most_windows: None,
+            protocol: String::new(),
+            source,
+        }
+    }
+
     /// A text in memory, under the name of a file.
     pub fn from_text(name: &str, text: &str) -> Self {
         let sha256 = format!("{:x}", Sha256::digest(text));
-        Self {
-            text: text.to_owned(),
-            source: DataSource {
-                names: vec![name.to_owned()],
-                sha256,
-            },
-        }
+        let names = vec![name.to_owned()];
+        Self::new(vec![text.to_owned().into()], DataSource { names, sha256 })
     }
 }
 
@@ -177,8 +219,12 @@ pub fn read_documents(files: &[PathBuf], options: &TextOptions) -> Result<Docume
     let mut texts = Vec::new();
     for file in files {
         let before = texts.len();
-        if is_json(file) {
-            read_json_lines(file, &options.field, &mut hasher, &mut texts)?;
+        if has_rows(file) {
+            read_rows(file, options.field.as_deref(), &mut hasher, &mut |row| {
+                if !row.is_blank() {
+                    texts.push(row);
+                }
+            })?;
         } else {
             let text = read_plain(file, &mut hasher)?;
             split(
@@ -202,39 +248,52 @@ pub fn read_documents(files: &[PathBuf], options: &TextOptions) -> Result<Docume
     )
 }
 
-/// Reads a file as one text: plain text unchanged, documents of JSON lines joined by a blank line.
+/// Reads files as one text: plain text unchanged; all rows, blank ones too, joined by blank lines.
 ///
 /// # Errors
 /// As [`read_documents`].
-pub fn read_text(file: &Path, options: &TextOptions) -> Result<EvaluationText> {
-    let mut hasher = Sha256::new();
-    let text = if is_json(file) {
-        let mut texts = Vec::new();
-        read_json_lines(file, &options.field, &mut hasher, &mut texts)?;
-        texts.join("\n\n")
-    } else {
-        read_plain(file, &mut hasher)?
-    };
-    if text.trim().is_empty() {
-        return Err(DataError::Empty {
-            file: file.to_path_buf(),
-        }
-        .into());
+pub fn read_text(files: &[PathBuf], options: &TextOptions) -> Result<EvaluationText> {
+    if let Some(file) = files.iter().find(|file| is_token_file(file)) {
+        return Err(DataError::Mixed { file: file.clone() }.into());
     }
+    let mut hasher = Sha256::new();
+    let mut texts = Vec::new();
+    for file in files {
+        let before = texts.len();
+        if has_rows(file) {
+            read_rows(file, options.field.as_deref(), &mut hasher, &mut |row| {
+                texts.push(row)
+            })?;
+        } else {
+            texts.push(read_plain(file, &mut hasher)?.into());
+        }
+        if texts[before..].iter().all(Document::is_blank) {
+            return Err(DataError::Empty { file: file.clone() }.into());
+        }
+    }
+    let names = files.iter().map(|file| name_of(file)).collect();
     let sha256 = format!("{:x}", hasher.finalize());
-    Ok(EvaluationText {
-        text,
-        source: DataSource {
-            names: vec![name_of(file)],
-            sha256,
-        },
-    })
+    Ok(EvaluationText::new(texts, DataSource { names, sha256 }))
 }
 
-fn join(mut texts: Vec<String>, layout: TextLayout, source: DataSource) -> Result<Documents> {
+/// The texts as one, where none is a conversation.
+pub(crate) fn joined_text(texts: &[Document], separator: &str) -> Option<String> {
+    let texts: Option<Vec<&str>> = texts
+        .iter()
+        .map(|document| match document {
+            Document::Text(text) => Some(text.as_str()),
+            Document::Chat(_) => None,
+        })
+        .collect();
+    texts
+        .filter(|texts| !texts.is_empty())
+        .map(|texts| texts.join(separator))
+}
+
+fn join(mut texts: Vec<Document>, layout: TextLayout, source: DataSource) -> Result<Documents> {
     let joined = layout == TextLayout::Joined;
-    if joined && texts.len() > 1 {
-        texts = vec![texts.join("\n\n")];
+    if joined && let Some(text) = joined_text(&texts, EvaluationText::SEPARATOR) {
+        texts = vec![text.into()];
     }
     if texts.is_empty() {
         return Err(DataError::Empty {
@@ -245,46 +304,35 @@ fn join(mut texts: Vec<String>, layout: TextLayout, source: DataSource) -> Resul
     Ok(Documents {
         texts,
         joined,
+        protocol: String::new(),
         source,
     })
 }
 
-fn name_of(file: &Path) -> String {
+pub(crate) fn name_of(file: &Path) -> String {
     file.file_name()
         .unwrap_or(file.as_os_str())
         .to_string_lossy()
         .into_owned()
 }
 
-fn is_gz(file: &Path) -> bool {
-    file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"))
-}
-
-/// By the extension before `.gz`.
-fn is_json(file: &Path) -> bool {
-    let inner = if is_gz(file) {
-        file.with_extension("")
-    } else {
-        file.to_path_buf()
-    };
-    inner
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("jsonl") || e.eq_ignore_ascii_case("json"))
-}
-
 /// Appends the documents of plain text.
-fn split(text: &str, layout: TextLayout, texts: &mut Vec<String>) {
+fn split(text: &str, layout: TextLayout, texts: &mut Vec<Document>) {
     let is_mark = |line: &str| line.trim_end() == END_OF_TEXT;
     let is_blank = |line: &str| line.trim().is_empty();
     let separator: &dyn Fn(&str) -> bool = match layout {
         TextLayout::Joined => {
             if !is_blank(text) {
-                texts.push(text.to_owned());
+                texts.push(text.to_owned().into());
             }
             return;
         }
         TextLayout::Lines => {
-            texts.extend(text.lines().filter(|line| !is_blank(line)).map(str::to_owned));
+            texts.extend(
+                text.lines()
+                    .filter(|line| !is_blank(line))
+                    .map(|line| line.to_owned().into()),
+            );
             return;
         }
         TextLayout::Auto if text.lines().any(is_mark) => &is_mark,
@@ -302,136 +350,10 @@ fn split(text: &str, layout: TextLayout, texts: &mut Vec<String>) {
                 let whole = document.join("\n");
                 document.clear();
                 if !is_blank(&whole) {
-                    texts.push(whole);
+                    texts.push(whole.into());
                 }
             }
         }
-    }
-}
-
-/// Feeds everything that is read from the file to a hash.
-struct Hashed<'a> {
-    file: File,
-    hasher: &'a mut Sha256,
-}
-
-impl Read for Hashed<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read(buffer)?;
-        self.hasher.update(&buffer[..n]);
-        Ok(n)
-    }
-}
-
-/// Opens a file for reading lines, decompressed where its name says so.
-fn open<'a>(path: &Path, hasher: &'a mut Sha256) -> Result<Box<dyn BufRead + 'a>> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let hashed = BufReader::with_capacity(1 << 16, Hashed { file, hasher });
-    // The decoder for files of several members reads up to the end, so that the hash covers the whole file.
-    Ok(if is_gz(path) {
-        Box::new(BufReader::new(MultiGzDecoder::new(hashed)))
-    } else {
-        Box::new(hashed)
-    })
-}
-
-fn read_plain(path: &Path, hasher: &mut Sha256) -> Result<String> {
-    let mut bytes = Vec::new();
-    open(path, hasher)?
-        .read_to_end(&mut bytes)
-        .map_err(Error::io("read", path))?;
-    String::from_utf8(bytes).map_err(|e| {
-        let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-        let line = 1 + valid.iter().filter(|&&b| b == b'\n').count();
-        DataError::NotUtf8 {
-            file: path.to_path_buf(),
-            line,
-        }
-        .into()
-    })
-}
-
-/// Appends the text of each line; blank lines and blank texts are passed over.
-fn read_json_lines(path: &Path, field: &str, hasher: &mut Sha256, texts: &mut Vec<String>) -> Result<()> {
-    let mut reader = open(path, hasher)?;
-    let mut raw = Vec::new();
-    for line in 1.. {
-        raw.clear();
-        if reader
-            .read_until(b'\n', &mut raw)
-            .map_err(Error::io("read", path))?
-            == 0
-        {
-            break;
-        }
-        let file = || path.to_path_buf();
-        let text = std::str::from_utf8(&raw).map_err(|_| DataError::NotUtf8 { file: file(), line })?;
-        let text = if line == 1 {
-            text.strip_prefix('\u{feff}').unwrap_or(text)
-        } else {
-            text
-        };
-        if text.trim().is_empty() {
-            continue;
-        }
-        let mut json = serde_json::Deserializer::from_str(text);
-        let found = TextField(field)
-            .deserialize(&mut json)
-            .and_then(|found| json.end().map(|()| found));
-        match found {
-            Ok(Some(document)) if document.trim().is_empty() => {}
-            Ok(Some(document)) => texts.push(document),
-            Ok(None) => {
-                let reason = format!("the object has no field `{field}`");
-                return Err(DataError::Json {
-                    file: file(),
-                    line,
-                    reason,
-                }
-                .into());
-            }
-            Err(e) => {
-                let reason = format!("not a JSON object with a text `{field}`: {e}");
-                return Err(DataError::Json {
-                    file: file(),
-                    line,
-                    reason,
-                }
-                .into());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Takes one string field of an object and passes over the others without keeping them.
-struct TextField<'a>(&'a str);
-
-impl<'de> DeserializeSeed<'de> for TextField<'_> {
-    type Value = Option<String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for TextField<'_> {
-    type Value = Option<String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == self.0 {
-                found = Some(map.next_value()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
     }
 }
 
@@ -440,7 +362,7 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    fn texts(text: &str, layout: TextLayout) -> Vec<String> {
+    fn texts(text: &str, layout: TextLayout) -> Vec<Document> {
         Documents::from_text("t", text, layout).unwrap().texts
     }
 
@@ -518,7 +440,7 @@ mod tests {
         );
         let joined = TextOptions {
             layout: TextLayout::Joined,
-            field: "t".into(),
+            field: Some("t".into()),
         };
         let found = read(
             &[("a.jsonl", b"{\"t\":\"a\"}\n{\"t\":\"b\"}"), ("b.txt", b"c\nd\n")],
@@ -527,7 +449,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             (found.texts, found.joined),
-            (vec!["a\n\nb\n\nc\nd\n".to_owned()], true)
+            (vec!["a\n\nb\n\nc\nd\n".to_owned().into()], true)
         );
     }
 
@@ -566,7 +488,7 @@ mod tests {
         ));
         let missing = error("a.jsonl", b"{\"content\": \"a\"}");
         assert!(
-            matches!(&missing, DataError::Json { line: 1, reason, .. } if reason.contains("no field `text`"))
+            matches!(&missing, DataError::Json { line: 1, reason, .. } if reason.contains("neither a field `text`"))
         );
         let broken = read(&[("a.txt.gz", b"not gzip")], &TextOptions::default());
         assert!(matches!(broken, Err(Error::Io { action: "read", .. })));
@@ -579,10 +501,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("w.txt");
         std::fs::write(&path, "\n a\n\n\n b \n").unwrap();
-        let found = read_text(&path, &TextOptions::default()).unwrap();
+        let found = read_text(&[path], &TextOptions::default()).unwrap();
         assert_eq!(found, EvaluationText::from_text("w.txt", "\n a\n\n\n b \n"));
         let path = dir.path().join("w.jsonl");
-        std::fs::write(&path, "{\"text\":\"a\"}\n{\"text\":\"b\"}\n").unwrap();
-        assert_eq!(read_text(&path, &TextOptions::default()).unwrap().text, "a\n\nb");
+        std::fs::write(&path, "{\"text\":\"a\"}\n{\"text\":\"\"}\n{\"text\":\"b\"}\n").unwrap();
+        let found = read_text(&[path], &TextOptions::default()).unwrap();
+        assert_eq!(
+            joined_text(&found.texts, found.separator).as_deref(),
+            Some("a\n\n\n\nb")
+        );
     }
 }

@@ -33,6 +33,46 @@ pub enum DataError {
         reason: String,
     },
 
+    /// A row of a parquet file, or the file itself, that cannot be read.
+    #[error("`{}`: {reason}", file.display())]
+    Parquet {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// Neither a file, nor a name, nor an id.
+    #[error("there is no file `{name}`, and it is neither {known} nor the id of a data set (ORG/NAME)")]
+    Unknown {
+        /// What was given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+
+    /// A published data set, which has a protocol of its own, among other data.
+    #[error("`{name}` has a protocol of its own and cannot be mixed with other data")]
+    PublishedMixed {
+        /// Its name.
+        name: String,
+    },
+
+    /// Windows in a file that contradict what was asked for.
+    #[error("{setting} asks for {asked}, and `{}` holds {windows} windows of {seq_len} tokens, which are used as they are", file.display())]
+    WindowsDiffer {
+        /// The file.
+        file: PathBuf,
+        /// The option.
+        setting: &'static str,
+        /// Its value.
+        asked: usize,
+        /// Windows in the file.
+        windows: usize,
+        /// Tokens of each.
+        seq_len: usize,
+    },
+
     /// Files of text and of token ids together.
     #[error("`{}` holds token ids and cannot be mixed with other data files", file.display())]
     Mixed {
@@ -104,14 +144,23 @@ impl DataError {
                 "give more text, or use shorter windows (--seq-len)".into()
             }
             Self::NotUtf8 { .. } => {
-                "data files are .txt, .jsonl or .json (one object a line), their .gz, or .safetensors with token ids".into()
+                "data files are .txt, .jsonl or .json (one object a line), their .gz or .zst, .parquet, or .safetensors with \
+                 token ids"
+                    .into()
             }
-            Self::Json { .. } => "a .jsonl file has one JSON object a line, with the text in its field `text`".into(),
+            Self::Json { .. } => {
+                "a .jsonl file has one JSON object a line, with the text in its field `text` or a conversation in \
+                 `messages`; --text-field names another"
+                    .into()
+            }
+            Self::Parquet { .. } => "--text-field names the column with the text or the conversations".into(),
+            Self::Unknown { .. } => "check the path; see docs/data.md for what can be named".into(),
+            Self::WindowsDiffer { setting, .. } => format!("leave {setting} out, or make another file of token ids"),
             Self::TokenIds { .. } => {
                 "a .safetensors data file holds one tensor `input_ids` [windows, tokens] of I64, I32 or U32".into()
             }
             Self::IdTooLarge { .. } => "the ids were made with the tokenizer of another model".into(),
-            Self::Empty { .. } | Self::Mixed { .. } => return None,
+            Self::Empty { .. } | Self::Mixed { .. } | Self::PublishedMixed { .. } => return None,
         };
         Some(hint)
     }

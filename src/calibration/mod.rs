@@ -2,17 +2,21 @@
 //!
 //! `prune` draws random windows ([`draw_windows`], SparseGPT's loader), `eval` cuts one long text into consecutive ones
 //! ([`evaluation_windows`], the protocol of all published perplexities), and both may be given finished windows in a file
-//! ([`token_windows`]). What was used, and how, comes along for the report.
+//! ([`token_windows`]). [`Published`] names the data sets that published results share, with their protocols. What was used, and how, comes along for the report.
 
 mod error;
 
 mod documents;
+mod parquet;
+mod published;
+mod rows;
 mod token_file;
 mod windows;
 
 pub use documents::{
-    DataSource, Documents, EvaluationText, TextLayout, TextOptions, read_documents, read_text,
+    DataSource, Document, Documents, EvaluationText, TextLayout, TextOptions, read_documents, read_text,
 };
 pub use error::DataError;
+pub use published::Published;
 pub use token_file::{is_token_file, token_windows};
 pub use windows::{TokenWindows, WindowsSummary, draw_windows, evaluation_windows};

@@ -1,7 +1,8 @@
 //! Token windows. In: documents or a text, and the model's tokenizer. Out: windows of equal length, and in words how they
 //! were taken; `prune` runs them through the decoder, `eval` scores them.
 
-use super::{DataError, DataSource, Documents, EvaluationText};
+use super::documents::joined_text;
+use super::{DataError, DataSource, Document, Documents, EvaluationText};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use rand::{Rng, SeedableRng};
@@ -94,7 +95,11 @@ pub fn draw_windows(
         let origin = format!("{} of {} documents", drawn.distinct, documents.texts.len());
         (drawn.ids, drawn.tokens, origin)
     };
-    let protocol = format!("{samples} random windows of {seq_len} tokens from {origin}, seed {seed}");
+    let protocol = described(
+        &documents.protocol,
+        &documents.texts,
+        format!("{samples} random windows of {seq_len} tokens from {origin}, seed {seed}"),
+    );
     Ok(TokenWindows {
         ids,
         seq_len,
@@ -114,6 +119,48 @@ fn not_zero(setting: &'static str, value: usize) -> Result<()> {
     }
 }
 
+/// What a published protocol did before, the windows, and whether there were conversations.
+fn described(before: &str, texts: &[Document], windows: String) -> String {
+    let chats = texts
+        .iter()
+        .filter(|document| matches!(document, Document::Chat(_)))
+        .count();
+    let before = if before.is_empty() {
+        String::new()
+    } else {
+        format!("{before}: ")
+    };
+    let after = match chats {
+        0 => String::new(),
+        n => format!(", {n} conversations rendered with the model's chat template"),
+    };
+    format!("{before}{windows}{after}")
+}
+
+/// Special tokens are those that the tokenizer adds by itself to a text, and those that the template writes into a
+/// conversation.
+fn encode(tokenizer: &Tokenizer, document: &Document) -> Result<Vec<u32>> {
+    match document {
+        Document::Text(text) => tokenizer.encode(text),
+        Document::Chat(conversation) => {
+            tokenizer.encode_without_special_tokens(&tokenizer.render(conversation)?)
+        }
+    }
+}
+
+/// Tokenises documents as one text. With a conversation in it, templates alone write special tokens.
+fn encode_joined(tokenizer: &Tokenizer, texts: &[Document], separator: &str) -> Result<Vec<u32>> {
+    if let Some(text) = joined_text(texts, separator) {
+        return tokenizer.encode(&text);
+    }
+    let rendered = texts.iter().map(|document| match document {
+        Document::Text(text) => Ok(text.clone()),
+        Document::Chat(conversation) => tokenizer.render(conversation),
+    });
+    let rendered: Vec<String> = rendered.collect::<Result<_>>()?;
+    tokenizer.encode_without_special_tokens(&rendered.join(separator))
+}
+
 /// The start of a random window; `tokens` is larger than `seq_len`. SparseGPT's range: the last start is never taken.
 fn random_start(tokens: usize, seq_len: usize, rng: &mut ChaCha8Rng) -> usize {
     rng.random_range(0..tokens - seq_len)
@@ -126,7 +173,7 @@ fn draw_from_stream(
     seq_len: usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<(Vec<Vec<u32>>, usize)> {
-    let stream = tokenizer.encode(&documents.texts.join("\n\n"))?;
+    let stream = encode_joined(tokenizer, &documents.texts, EvaluationText::SEPARATOR)?;
     let tokens = stream.len();
     if tokens <= seq_len {
         let source_names = documents.source.in_words();
@@ -180,7 +227,7 @@ fn draw_from_documents(
         let slot = rng.random_range(0..candidates.len());
         let document = candidates[slot];
         if let std::collections::btree_map::Entry::Vacant(vacant) = long.entry(document) {
-            let encoded = tokenizer.encode(&documents.texts[document])?;
+            let encoded = encode(tokenizer, &documents.texts[document])?;
             tokens += encoded.len();
             longest = longest.max(encoded.len());
             if encoded.len() <= seq_len {
@@ -216,7 +263,11 @@ pub fn evaluation_windows(
 ) -> Result<TokenWindows> {
     not_zero("--seq-len", seq_len)?;
     not_zero("--max-windows", max_windows.unwrap_or(1))?;
-    let stream = tokenizer.encode(&text.text)?;
+    let stream = encode_joined(tokenizer, &text.texts, text.separator)?;
+    let max_windows = match (max_windows, text.most_windows) {
+        (Some(asked), Some(most)) => Some(asked.min(most)),
+        (asked, most) => asked.or(most),
+    };
     let tokens = stream.len();
     if tokens < seq_len {
         let source_names = text.source.in_words();
@@ -233,8 +284,12 @@ pub fn evaluation_windows(
         .take(max_windows.unwrap_or(usize::MAX));
     let ids: Vec<Vec<u32>> = windows.map(<[u32]>::to_vec).collect();
     let (taken, whole) = (ids.len(), tokens / seq_len);
-    let protocol = format!(
-        "the first {taken} of {whole} consecutive windows of {seq_len} tokens, text tokenised once with special tokens"
+    let protocol = described(
+        &text.protocol,
+        &text.texts,
+        format!(
+            "the first {taken} of {whole} consecutive windows of {seq_len} tokens, text tokenised once with special tokens"
+        ),
     );
     Ok(TokenWindows {
         ids,
@@ -337,12 +392,24 @@ mod tests {
         let tokenizer = tokenizer();
         let text =
             EvaluationText::from_text("t", "Once upon a time there was a little dog who liked the sun");
-        let all = tokenizer.encode(&text.text).unwrap();
+        let all = tokenizer
+            .encode("Once upon a time there was a little dog who liked the sun")
+            .unwrap();
         let windows = evaluation_windows(&tokenizer, &text, 4, None).unwrap();
         assert_eq!(windows.ids.concat(), all[..all.len() / 4 * 4]);
         assert_eq!(windows.total_tokens, all.len());
         let first = evaluation_windows(&tokenizer, &text, 4, Some(2)).unwrap();
         assert_eq!(first.ids, windows.ids[..2]);
+        let limited = EvaluationText {
+            most_windows: Some(1),
+            protocol: "published".into(),
+            ..text.clone()
+        };
+        for asked in [None, Some(2)] {
+            let found = evaluation_windows(&tokenizer, &limited, 4, asked).unwrap();
+            assert_eq!(found.ids, windows.ids[..1]);
+            assert!(found.protocol.starts_with("published: the first 1 of "));
+        }
         let summary = first.summary();
         assert_eq!(
             (summary.windows, summary.tokens, summary.total_tokens),

@@ -292,7 +292,7 @@ impl CheckpointError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoFolder { .. } => {
-                "give the path of a folder in Hugging Face layout (config.json and weights)"
+                "give the path of a folder in Hugging Face layout (config.json and weights), or a model of the hub as ORG/NAME"
             }
             Self::NoConfig { .. } => {
                 "a model folder in Hugging Face layout has a config.json beside its weights; was the download complete?"

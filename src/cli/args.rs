@@ -69,10 +69,20 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Folder of the dense checkpoint (config.json, weights, tokenizer.json). Default: the built-in demo model.
-    #[arg(long, value_name = "DIR")]
+pub(crate) struct ModelArgs {
+    /// Folder of the checkpoint (config.json, weights, tokenizer.json), or a model of the Hugging Face hub (ORG/NAME),
+    /// which is downloaded once. Default: the built-in demo model.
+    #[arg(long, value_name = "DIR|ID")]
     pub(crate) model: Option<PathBuf>,
+    /// Branch, tag or commit of a model of the hub. Default: main.
+    #[arg(long, value_name = "REV")]
+    pub(crate) revision: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
     /// Folder to write the pruned checkpoint to.
     #[arg(long, value_name = "DIR")]
     pub(crate) output: PathBuf,
@@ -106,16 +116,18 @@ pub(crate) struct PruneArgs {
 /// What is pruned, and on which tokens: shared by `prune` and `compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationArgs {
-    /// Calibration data: text, `.jsonl`, either with `.gz`, or token ids in `.safetensors`; several files are read as
-    /// one. `demo` is the built-in text. Default with the demo model: `demo`.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    /// Calibration data: files of text, `.jsonl`, `.parquet`, the first two also with `.gz` or `.zst`, or token ids in
+    /// `.safetensors`; several are read as one. `c4`, `wikitext2` and `ptb` are those data sets with their published
+    /// protocols (`c4=FILE`: of a local copy), `ORG/NAME` or `ORG/NAME:FILE` another one of the hub, `demo` the built-in text.
+    /// Default with the demo model: `demo`.
+    #[arg(long, value_name = "FILE|NAME|ID", num_args = 1..)]
     pub(crate) calibration: Vec<String>,
     #[command(flatten)]
     pub(crate) text: TextArgs,
-    /// Number of calibration windows. Paper: 128.
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    pub(crate) samples: usize,
-    /// Tokens of a calibration window. Default: the model's longest sequence, at most 2048.
+    /// Number of calibration windows. Default: 128, as in the paper, or all of a file of token ids.
+    #[arg(long, value_name = "N")]
+    pub(crate) samples: Option<usize>,
+    /// Tokens of a calibration window. Default: the model's longest sequence, at most 2048, or that of a file of token ids.
     #[arg(long, value_name = "N")]
     pub(crate) seq_len: Option<usize>,
     /// Seed of the calibration windows.
@@ -131,9 +143,8 @@ pub(crate) struct CalibrationArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Folder of the dense checkpoint. Default: the built-in demo model.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
     /// The ways to compare: NAME[@WARM-START][+polish[=STEPS]][+ridge=R][:ALLOCATION][/PROPAGATION]. NAME is a preset (best, fast,
     /// paper), a method as published (magnitude, wanda, sparsegpt, fista), or fista-scaled.
     #[arg(
@@ -171,9 +182,10 @@ pub(crate) struct TextArgs {
     /// Read the calibration text as one stream, instead of one document a line or a paragraph.
     #[arg(long)]
     pub(crate) join: bool,
-    /// Field of a JSON line that holds the text.
-    #[arg(long, default_value = "text", value_name = "NAME")]
-    pub(crate) text_field: String,
+    /// Field of a JSON line, or column of a parquet file, with the text or a list of messages (role, content), for the model's
+    /// chat template. Default: `text`, or else `messages`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) text_field: Option<String>,
 }
 
 /// Settings of the solver, shared by `prune` and `solve`.
@@ -291,17 +303,18 @@ impl From<Precision> for RopePrecision {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    /// Folder of the checkpoint. Default: the built-in demo model.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: Option<PathBuf>,
-    /// Evaluation data: a text file, `.jsonl`, either with `.gz`, or token ids in `.safetensors`. Default: `demo`, the
-    /// built-in text.
-    #[arg(long, default_value = "demo", value_name = "FILE")]
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Evaluation data: a file of text, `.jsonl`, `.parquet`, the first two also with `.gz` or `.zst`, or token ids in
+    /// `.safetensors`. `wikitext2`, `c4` and `ptb` are those data sets with their published protocols (`ptb=FILE`: of a local
+    /// copy), `ORG/NAME` or `ORG/NAME:FILE` another one of the hub. Default: `demo`, the built-in text.
+    #[arg(long, default_value = "demo", value_name = "FILE|NAME|ID")]
     pub(crate) data: String,
-    /// Field of a JSON line that holds the text.
-    #[arg(long, default_value = "text", value_name = "NAME")]
-    pub(crate) text_field: String,
-    /// Tokens of a window. Default: the model's longest sequence, at most 2048.
+    /// Field of a JSON line, or column of a parquet file, with the text or a list of messages (role, content), for the model's
+    /// chat template. Default: `text`, or else `messages`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) text_field: Option<String>,
+    /// Tokens of a window. Default: the model's longest sequence, at most 2048, or that of a file of token ids.
     #[arg(long, value_name = "N")]
     pub(crate) seq_len: Option<usize>,
     /// Round rotary frequencies as a model cast to half precision in memory (`model.half()`) has them, to reproduce
@@ -315,16 +328,14 @@ pub(crate) struct EvalArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Folder of the checkpoint. Default: the built-in demo model.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
-    /// Folder of the checkpoint. Default: the built-in demo model.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
     /// The text to continue.
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: String,

@@ -59,7 +59,7 @@ struct Outcome {
 
 pub(crate) fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
-    let chosen = model::open(args.model.as_deref())?;
+    let chosen = model::open(&args.model, global)?;
     let ways = args
         .methods
         .iter()
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &CompareArgs, global: &Global) -> Result<()> {
             Some(data::evaluation(
                 &chosen,
                 name,
-                &args.calibrate.text.text_field,
+                args.calibrate.text.text_field.as_deref(),
                 cut,
             )?)
         }

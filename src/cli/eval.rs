@@ -49,11 +49,11 @@ struct Outcome {
 
 pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
-    let chosen = model::open_with(args.model.as_deref(), args.rope_precision.into())?;
+    let chosen = model::open_with(&args.model, global, args.rope_precision.into())?;
     let windows = data::evaluation(
         &chosen,
         &args.data,
-        &args.text_field,
+        args.text_field.as_deref(),
         (args.seq_len, args.max_windows),
     )?;
     let device = device::choose(global)?;

@@ -106,7 +106,7 @@ impl Spoken<'_> {
 }
 
 pub(crate) fn run(args: &GenerateArgs, global: &Global) -> Result<()> {
-    let chosen = model::open(args.model.as_deref())?;
+    let chosen = model::open(&args.model, global)?;
     let tokenizer = Tokenizer::open(&chosen.dir)?;
     tokenizer.check_vocabulary(chosen.model.decoder.config().vocab_size())?;
     let job = Job {

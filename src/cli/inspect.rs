@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::inspect::{Inspection, inspect};
 
 pub(crate) fn run(args: &InspectArgs, global: &Global) -> Result<()> {
-    let chosen = model::open(args.model.as_deref())?;
+    let chosen = model::open(&args.model, global)?;
     let inspection = inspect(&chosen.model)?;
     show::result(global.format, &inspection, text)
 }

@@ -14,6 +14,7 @@ mod data;
 mod device;
 mod eval;
 mod generate;
+mod hub;
 mod inspect;
 mod mask;
 mod model;

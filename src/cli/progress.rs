@@ -1,5 +1,6 @@
 //! Progress on stderr: a bar on a terminal, nothing elsewhere.
 
+use crate::hub::Transfer;
 use crate::progress::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -47,6 +48,45 @@ impl Observer for Bar {
             }
             Event::Step => self.bar.inc(1),
             Event::Done => self.bar.finish_and_clear(),
+        }
+    }
+}
+
+/// Shows downloads, one bar a file.
+pub(crate) struct DownloadBar {
+    bar: ProgressBar,
+    file: String,
+    visible: bool,
+}
+
+impl DownloadBar {
+    /// As [`Bar::new`].
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            file: String::new(),
+            visible: !quiet,
+        }
+    }
+
+    pub(crate) fn show(&mut self, transfer: &Transfer<'_>) {
+        if self.file != transfer.file {
+            self.bar.finish_and_clear();
+            let target = match self.visible {
+                true => ProgressDrawTarget::stderr(),
+                false => ProgressDrawTarget::hidden(),
+            };
+            self.bar = ProgressBar::with_draw_target(transfer.total, target);
+            let template = "{prefix} [{wide_bar}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                self.bar.set_style(style.progress_chars("=> "));
+            }
+            self.bar.set_prefix(transfer.file.to_owned());
+            transfer.file.clone_into(&mut self.file);
+        }
+        self.bar.set_position(transfer.done);
+        if transfer.total == Some(transfer.done) {
+            self.bar.finish_and_clear();
         }
     }
 }

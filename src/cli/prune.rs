@@ -21,7 +21,7 @@ use std::time::Instant;
 
 pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
-    let chosen = model::open(args.model.as_deref())?;
+    let chosen = model::open(&args.model, global)?;
     let mut config = prune_config(args, &chosen)?;
     let allocation = spread(&args.allocation, &chosen, &mut config)?;
     let windows = data::calibration_of(&chosen, &args.calibrate)?;

@@ -569,7 +569,7 @@ fn the_wording_of_common_mistakes() {
     ----- stdout
     ----- stderr
     error: there is no model folder `modle`
-    hint: give the path of a folder in Hugging Face layout (config.json and weights)
+    hint: give the path of a folder in Hugging Face layout (config.json and weights), or a model of the hub as ORG/NAME
     ");
     insta::assert_snapshot!(workspace.transcript(&format!("{PRUNE} --sparsity 32:64")), @r"
     exit code 1

@@ -39,6 +39,25 @@ pub(crate) struct Outcome {
 /// Contents of every file below a folder by relative path; folders have none.
 pub(crate) type Tree = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
+/// Settings of a network that a test must not depend on.
+const NETWORK_VARIABLES: [&str; 15] = [
+    "HF_ENDPOINT",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_TOKEN",
+    "HF_TOKEN_PATH",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HF_HUB_DOWNLOAD_TIMEOUT",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+];
+
 impl Workspace {
     pub(crate) fn new() -> Self {
         let root = tempfile::Builder::new().prefix("fista-it-").tempdir().unwrap();
@@ -136,7 +155,12 @@ impl Workspace {
             .env("NO_COLOR", "1")
             .env_remove("RUST_LOG")
             .env_remove("RAYON_NUM_THREADS")
+            .env("HF_HOME", self.path("tmp/hf"))
+            .env("HF_HUB_OFFLINE", "1")
             .stdin(Stdio::null());
+        for name in NETWORK_VARIABLES {
+            command.env_remove(name);
+        }
     }
 
     pub(crate) fn run(&self, line: &str) -> Outcome {

@@ -3,6 +3,7 @@
 
 mod command;
 mod common;
+mod hub_server;
 
 mod bad_input;
 mod cli_compare;
@@ -12,5 +13,8 @@ mod cli_pack;
 mod cli_prune;
 mod cli_solve;
 mod cli_verify;
+mod docs;
+mod hub_data;
+mod hub_model;
 mod smollm2;
 mod solver;
