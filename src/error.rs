@@ -115,6 +115,10 @@ pub enum Error {
     #[error(transparent)]
     Data(#[from] crate::calibration::DataError),
 
+    /// A task that cannot be evaluated.
+    #[error(transparent)]
+    Task(#[from] crate::eval::tasks::TaskError),
+
     /// A tokenizer that cannot be read or does not fit.
     #[error(transparent)]
     Tokenizer(#[from] crate::tokenizer::TokenizerError),
@@ -153,6 +157,7 @@ impl Error {
 
             Self::Checkpoint(error) => error.hint(),
             Self::Data(error) => error.hint(),
+            Self::Task(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             // A tensor that the decoder asked this crate for: the advice is that of the error inside.
             Self::Model(ModelError::Source(source)) => source.downcast_ref::<Self>()?.hint(),

@@ -107,7 +107,11 @@ pub(crate) fn evaluation(
     evaluation_windows(&tokenizer, &text, chosen.model.seq_len(seq_len)?, max_windows)
 }
 
-fn tokenizer(chosen: &Chosen) -> Result<Tokenizer> {
+/// The model's tokenizer, checked against its vocabulary.
+///
+/// # Errors
+/// When it cannot be read or does not fit.
+pub(crate) fn tokenizer(chosen: &Chosen) -> Result<Tokenizer> {
     let tokenizer = Tokenizer::open(&chosen.dir)?;
     tokenizer.check_vocabulary(chosen.model.decoder.config().vocab_size())?;
     Ok(tokenizer)

@@ -19,6 +19,7 @@ mod progress;
 mod prune;
 mod show;
 mod solve;
+mod zeroshot;
 
 use crate::error::Error;
 use args::{Arguments, Command};
