@@ -10,3 +10,4 @@ mod cli_prune;
 mod cli_solve;
 mod smollm2;
 mod solver;
+mod zeroshot;
