@@ -115,12 +115,7 @@ impl<B: Backend> LlamaLayer<B> {
         LayerState::new(self.input_layernorm.forward(hidden.clone()), hidden)
     }
 
-    pub(crate) fn advance(
-        &self,
-        state: LayerState<B>,
-        group: usize,
-        tokens: Tokens<'_, B>,
-    ) -> LayerState<B> {
+    pub(crate) fn advance(&self, state: LayerState<B>, group: usize, tokens: Tokens<'_, B>) -> LayerState<B> {
         match group {
             0 => state.map(|input| self.attend(input, tokens)),
             1 => {

@@ -90,12 +90,7 @@ impl<B: Backend> OptLayer<B> {
         LayerState::new(input, hidden)
     }
 
-    pub(crate) fn advance(
-        &self,
-        state: LayerState<B>,
-        group: usize,
-        tokens: Tokens<'_, B>,
-    ) -> LayerState<B> {
+    pub(crate) fn advance(&self, state: LayerState<B>, group: usize, tokens: Tokens<'_, B>) -> LayerState<B> {
         match group {
             0 => state.map(|input| self.attend(input, tokens)),
             1 => {

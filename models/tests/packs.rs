@@ -70,11 +70,14 @@ fn packed_rows_are_the_sequences_rows() {
             .iter()
             .zip(&packs)
             .map(|(ids, pack)| pack.gather(embedding.forward(ids_tensor(ids, &device), 0)));
-        let hidden = layers
-            .iter()
-            .fold(hidden.collect(), |hidden, layer| layer.forward_packs(hidden, &packs));
+        let hidden = layers.iter().fold(hidden.collect(), |hidden, layer| {
+            layer.forward_packs(hidden, &packs)
+        });
         let width = decoder.config().hidden_size();
-        assert_eq!([hidden[0].dims(), hidden[1].dims()], [[1, 9, width], [1, 3, width]]);
+        assert_eq!(
+            [hidden[0].dims(), hidden[1].dims()],
+            [[1, 9, width], [1, 3, width]]
+        );
         let mut hidden = hidden.into_iter();
         let (first, second) = (values(hidden.next().unwrap()), values(hidden.next().unwrap()));
         let close = |found: &[f32], expected: &[f32]| {

@@ -104,7 +104,8 @@ fn windows(args: &EvalArgs, chosen: &Chosen) -> Result<Option<TokenWindows>> {
                 None => Ok(None),
                 Some((setting, _)) => Err(Error::Setting {
                     setting,
-                    reason: "is about text, which --tasks does without; name a text with --data as well".into(),
+                    reason: "is about text, which --tasks does without; name a text with --data as well"
+                        .into(),
                 }),
             };
         }
@@ -141,7 +142,10 @@ impl TextOutcome {
 impl Outcome {
     fn in_words(&self) -> String {
         let text = self.text.as_ref().map_or_else(String::new, TextOutcome::in_words);
-        let tasks = self.tasks.as_ref().map_or_else(String::new, TasksOutcome::in_words);
+        let tasks = self
+            .tasks
+            .as_ref()
+            .map_or_else(String::new, TasksOutcome::in_words);
         format!(
             "model       {}\n{text}time        {:.1} s\n{tasks}",
             self.model, self.seconds

@@ -98,13 +98,7 @@ impl DeviceJob for Job<'_> {
 
     fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
         let model = (&self.model.checkpoint, &self.model.decoder);
-        evaluate::<B>(
-            model,
-            &self.encoder,
-            self.runs,
-            device,
-            &mut Bar::new(self.quiet),
-        )
+        evaluate::<B>(model, &self.encoder, self.runs, device, &mut Bar::new(self.quiet))
     }
 }
 
@@ -127,7 +121,11 @@ impl TasksOutcome {
         };
         let mut rows: Vec<Vec<String>> = self.tasks.iter().map(row).collect();
         if rows.len() > 1 {
-            let mean = [String::from("mean"), String::new(), format!("{:.4}", self.mean_acc)];
+            let mean = [
+                String::from("mean"),
+                String::new(),
+                format!("{:.4}", self.mean_acc),
+            ];
             rows.push([mean.to_vec(), vec![String::new(); 2]].concat());
         }
         let header = ["task", "n", "acc", "acc_norm", "perplexity"];

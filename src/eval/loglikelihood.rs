@@ -85,7 +85,11 @@ pub fn loglikelihoods<B: SolverOps>(
         work.tokens += request.inputs.len();
         work.targets += request.targets.len();
     }
-    if scores.iter().flatten().any(|score| !score.loglikelihood.is_finite()) {
+    if scores
+        .iter()
+        .flatten()
+        .any(|score| !score.loglikelihood.is_finite())
+    {
         return Err(Error::NotFinite {
             what: "the likelihood",
             operator: "the evaluated text".into(),
@@ -185,7 +189,8 @@ impl Plan {
         self.row_of.extend(other.row_of.into_iter().map(moved));
         self.rows += other.rows;
         let wanted = other.wanted.into_iter();
-        self.wanted.extend(wanted.map(|(request, rows)| (request, moved(rows))));
+        self.wanted
+            .extend(wanted.map(|(request, rows)| (request, moved(rows))));
     }
 
     /// The inputs `[sequences, longest]`, filled up with each sequence's first token.

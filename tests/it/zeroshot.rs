@@ -26,11 +26,18 @@ fn eval(workspace: &Workspace, arguments: &str) -> Value {
 
 fn samples(workspace: &Workspace, name: &str) -> Vec<Value> {
     let text = String::from_utf8(workspace.read(name)).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn floats(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().filter_map(Value::as_f64).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_f64)
+        .collect()
 }
 
 /// Runs what the harness ran and compares requests, log-likelihoods, choices and scores.
@@ -51,7 +58,11 @@ fn compare(workspace: &Workspace, model: &str, expected: PathBuf, tolerance: f64
         let found = &found["tasks"][0];
         let samples = samples(workspace, "s.jsonl");
         let items = run["items"].as_array().unwrap();
-        assert_eq!((samples.len(), &found["n"]), (items.len(), &json!(items.len())), "{what}");
+        assert_eq!(
+            (samples.len(), &found["n"]),
+            (items.len(), &json!(items.len())),
+            "{what}"
+        );
         for (sample, item) in samples.iter().zip(items) {
             assert_eq!(sample["requests"], item["requests"], "{what}");
             let pairs = [sample, item].map(|side| floats(&side["loglikelihood"]));
@@ -70,7 +81,10 @@ fn compare(workspace: &Workspace, model: &str, expected: PathBuf, tolerance: f64
             let expected = expected.as_f64().unwrap();
             let found = found[name].as_f64().unwrap();
             let apart = (found - expected).abs();
-            assert!(apart <= tolerance * (1e-9 + expected), "{what}: {name} {found} {expected}");
+            assert!(
+                apart <= tolerance * (1e-9 + expected),
+                "{what}: {name} {found} {expected}"
+            );
         }
     }
     assert_eq!(zero_shot, EVERY_TASK);
@@ -79,7 +93,12 @@ fn compare(workspace: &Workspace, model: &str, expected: PathBuf, tolerance: f64
 /// The demo model begins every text with a special token and reads 512 tokens, fewer than some questions have.
 #[test]
 fn the_demo_answers_as_in_the_harness() {
-    compare(&workspace(), "", fixture("eval/tasks/expected-opt-mini.json"), 1e-3);
+    compare(
+        &workspace(),
+        "",
+        fixture("eval/tasks/expected-opt-mini.json"),
+        1e-3,
+    );
 }
 
 #[test]
@@ -112,7 +131,10 @@ fn runs_are_deterministic_and_tasks_independent() {
     let work = &first["work"];
     assert!(work["computed"].as_u64() < work["tokens"].as_u64(), "{work}");
 
-    let some = eval(&workspace, "--tasks rte,arc_easy --limit 2 --log-samples some.jsonl");
+    let some = eval(
+        &workspace,
+        "--tasks rte,arc_easy --limit 2 --log-samples some.jsonl",
+    );
     assert_eq!(
         (&some["tasks"][0]["name"], &some["tasks"][1]["n"]),
         (&json!("rte"), &json!(2))
@@ -152,7 +174,10 @@ fn tasks_beside_a_text_and_in_words() {
     let text = workspace
         .succeed("eval --task-dir data --tasks rte,lambada_openai --device flex")
         .stdout;
-    let table: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("task")).collect();
+    let table: Vec<&str> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("task"))
+        .collect();
     assert_eq!(table.len(), 4, "{text}");
     for word in ["acc_norm", "perplexity"] {
         assert!(table[0].contains(word), "{text}");
@@ -165,9 +190,15 @@ fn tasks_beside_a_text_and_in_words() {
 #[test]
 fn a_word_without_context() {
     let workspace = workspace();
-    workspace.write("data/lambada_openai.jsonl", b"{\"text\": \"Once\"}\n{\"text\": \"a Once\"}");
+    workspace.write(
+        "data/lambada_openai.jsonl",
+        b"{\"text\": \"Once\"}\n{\"text\": \"a Once\"}",
+    );
     let found = eval(&workspace, "--tasks lambada_openai --log-samples s.jsonl");
-    assert_eq!(samples(&workspace, "s.jsonl")[0]["requests"], json!([["", " Once"]]));
+    assert_eq!(
+        samples(&workspace, "s.jsonl")[0]["requests"],
+        json!([["", " Once"]])
+    );
     // `</s>` is read before either, `a` before one, and the word's last token is only predicted.
     let [tokens, targets] = ["tokens", "targets"].map(|field| found["work"][field].as_u64().unwrap());
     assert_eq!(tokens + 2, 2 + 1 + targets, "{found}");

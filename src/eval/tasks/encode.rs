@@ -1,7 +1,7 @@
 //! Contexts and continuations as token ids, by the harness's rules (`_encode_pair` and `_loglikelihood_tokens`).
 
-use crate::eval::Request;
 use crate::error::{Error, Result};
+use crate::eval::Request;
 use crate::tokenizer::Tokenizer;
 use serde_json::Value;
 use std::path::Path;
@@ -129,7 +129,9 @@ pub enum EncodeError {
     },
 
     /// An empty context and nothing to put in its place.
-    #[error("its context is empty, and the tokenizer names neither a token that begins nor one that ends a text")]
+    #[error(
+        "its context is empty, and the tokenizer names neither a token that begins nor one that ends a text"
+    )]
     NoPrefix,
 }
 

@@ -71,7 +71,8 @@ impl TaskError {
                  fields, and name the folder with --task-data"
             ),
             Self::Row { .. } => {
-                "rows have the fields of the data set that the harness uses; docs/zero-shot.md lists them".into()
+                "rows have the fields of the data set that the harness uses; docs/zero-shot.md lists them"
+                    .into()
             }
             Self::TooFewExamples { .. } => "ask for fewer with --num-fewshot, or give more rows".into(),
             Self::Empty { .. } | Self::Request { .. } => return None,

@@ -28,8 +28,7 @@ impl PythonRandom {
             i = following(&mut state, i);
         }
         for _ in 0..SIZE - 1 {
-            state[i] =
-                (state[i] ^ mixed(state[i - 1]).wrapping_mul(1_566_083_941)).wrapping_sub(i as u32);
+            state[i] = (state[i] ^ mixed(state[i - 1]).wrapping_mul(1_566_083_941)).wrapping_sub(i as u32);
             i = following(&mut state, i);
         }
         state[0] = 1 << 31;
@@ -137,7 +136,11 @@ mod tests {
         let first: Vec<Vec<usize>> = [(400, 3), (400, 6), (20, 5)]
             .map(|(population, count)| random.sample(population, count))
             .to_vec();
-        let expected: [&[usize]; 3] = [&[197, 388, 215], &[20, 132, 261, 248, 207, 155], &[15, 11, 6, 16, 4]];
+        let expected: [&[usize]; 3] = [
+            &[197, 388, 215],
+            &[20, 132, 261, 248, 207, 155],
+            &[15, 11, 6, 16, 4],
+        ];
         assert_eq!(first, expected);
         assert_eq!(random.sample(10, 10), [4, 2, 1, 9, 8, 6, 7, 3, 0, 5]);
         random.sample(1000, 40);

@@ -78,8 +78,9 @@ impl Question {
             Task::Wnli => row.pair(&["False", "True"]),
             Task::Qnli => {
                 let (question, sentence) = (row.text("question")?, row.text("sentence")?);
-                let context =
-                    format!("{question}\n{sentence}\nQuestion: Does this response answer the question?\nAnswer:");
+                let context = format!(
+                    "{question}\n{sentence}\nQuestion: Does this response answer the question?\nAnswer:"
+                );
                 choices(context, &["yes", "no"], row.number("label")?)
             }
             Task::LambadaOpenai => {
@@ -98,12 +99,7 @@ impl Question {
         match self {
             Self::Choices { context, choices, .. } => choices
                 .iter()
-                .map(|choice| {
-                    (
-                        format!("{examples}{context}"),
-                        format!("{BEFORE_ANSWER}{choice}"),
-                    )
-                })
+                .map(|choice| (format!("{examples}{context}"), format!("{BEFORE_ANSWER}{choice}")))
                 .collect(),
             Self::Contexts {
                 contexts,
@@ -184,7 +180,9 @@ struct Fields<'a>(&'a Map<String, Value>);
 
 impl<'a> Fields<'a> {
     fn field(&self, name: &str) -> Result<&'a Value, String> {
-        self.0.get(name).ok_or_else(|| format!("it has no field `{name}`"))
+        self.0
+            .get(name)
+            .ok_or_else(|| format!("it has no field `{name}`"))
     }
 
     fn text(&self, name: &str) -> Result<&'a str, String> {
@@ -239,7 +237,11 @@ impl<'a> Fields<'a> {
     /// The data set's fields, or those that the harness makes of them: `query`, `choices` and `gold`.
     fn hellaswag(&self) -> Result<Question, String> {
         if self.0.contains_key("query") {
-            let target = self.number(if self.0.contains_key("gold") { "gold" } else { "label" })?;
+            let target = self.number(if self.0.contains_key("gold") {
+                "gold"
+            } else {
+                "label"
+            })?;
             let query = self.text("query")?.to_owned();
             return choices(query, &self.texts("choices")?, target);
         }

@@ -53,7 +53,10 @@ fn other_layouts_of_the_same_data() {
     )
     .unwrap();
     let requests = [("a  b [x]", " c"), ("a  b [x]", " d")].map(|(a, b)| (a.to_owned(), b.to_owned()));
-    assert_eq!((question.requests(""), question.target()), (requests.to_vec(), Some(1)));
+    assert_eq!(
+        (question.requests(""), question.target()),
+        (requests.to_vec(), Some(1))
+    );
     let word = ask(Task::LambadaOpenai, json!({"text": "one"})).unwrap();
     assert_eq!(word.requests(""), [(String::new(), " one".to_owned())]);
 }

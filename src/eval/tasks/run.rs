@@ -118,7 +118,11 @@ impl TaskRun {
             .collect()
     }
 
-    fn encode(&self, texts: &[Vec<(String, String)>], encoder: &PairEncoder<'_>) -> Result<Vec<Vec<Request>>> {
+    fn encode(
+        &self,
+        texts: &[Vec<(String, String)>],
+        encoder: &PairEncoder<'_>,
+    ) -> Result<Vec<Vec<Request>>> {
         let encoded = texts.par_iter().enumerate().map(|(item, pairs)| {
             encoder.encode(pairs).map_err(|(choice, error)| match error {
                 EncodeError::Failed(error) => *error,
