@@ -136,6 +136,9 @@ pub enum Error {
     /// A file of a hub's repository that cannot be had.
     #[error(transparent)]
     Hub(#[from] Box<crate::hub::HubError>),
+    /// A task that cannot be evaluated.
+    #[error(transparent)]
+    Task(#[from] crate::eval::tasks::TaskError),
 
     /// A tokenizer that cannot be read or does not fit.
     #[error(transparent)]
@@ -182,6 +185,7 @@ impl Error {
             Self::Checkpoint(error) => error.hint(),
             Self::Data(error) => error.hint(),
             Self::Hub(error) => error.hint(),
+            Self::Task(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             // A tensor that the decoder asked this crate for: the advice is that of the error inside.
             Self::Model(ModelError::Source(source)) => source.downcast_ref::<Self>()?.hint(),

@@ -187,6 +187,11 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The exact text of a token, added tokens included.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// One more than the largest id, added tokens included.
     pub fn vocab_size(&self) -> usize {
         self.largest as usize + 1

@@ -127,6 +127,7 @@ struct ReportedOperator {
     shape: [usize; 2],
     dtype: String,
     zeros: usize,
+    pattern: Option<Pattern>,
 }
 
 /// An operator that is to be checked as a pruned one.
@@ -134,6 +135,8 @@ struct Pruned {
     shape: [usize; 2],
     /// Zeros and format that the report gives.
     reported: Option<(usize, String)>,
+    /// The pattern of its own that the report gives, where no other was asked for.
+    pattern: Option<Pattern>,
 }
 
 /// Checks the folder `output`; against the dense `source` too, where that is given. `pattern` is what its operators should
@@ -166,6 +169,7 @@ pub fn verify(output: &Path, source: Option<&Path>, pattern: Option<Pattern>) ->
 fn check(output: &Checkpoint, source: Option<&Checkpoint>, found: &mut Verification) -> Result<()> {
     let decoder = decoder(output, found);
     let reported = read_report(output, found);
+    let asked = found.pattern;
     if let Some(reported) = &reported {
         found.pattern = found.pattern.or(reported.settings.sparsity);
         if let Some(source) = source
@@ -174,7 +178,10 @@ fn check(output: &Checkpoint, source: Option<&Checkpoint>, found: &mut Verificat
             found.note("the report names another source: the folder may have been converted or moved since");
         }
     }
-    let pruned = pruned(decoder.as_ref(), reported.as_ref(), found);
+    let mut pruned = pruned(decoder.as_ref(), reported.as_ref(), found);
+    if asked.is_some() {
+        pruned.values_mut().for_each(|operator| operator.pattern = None);
+    }
     check_tensors(output, &pruned, found);
     check_sparsity(reported.as_ref(), found);
     if found.pattern.is_none() {
@@ -267,7 +274,14 @@ fn pruned(
                 let name = format!("{}.weight", decoder.operator_name(layer, operator.name));
                 let shape = [operator.out_features, operator.in_features];
                 let reported = None;
-                known.insert(name, Pruned { shape, reported });
+                known.insert(
+                    name,
+                    Pruned {
+                        shape,
+                        reported,
+                        pattern: None,
+                    },
+                );
             }
         }
     }
@@ -296,7 +310,12 @@ fn pruned(
             _ => {}
         }
         let reported = Some((operator.zeros, operator.dtype.clone()));
-        if pruned.insert(name, Pruned { shape, reported }).is_some() {
+        let operator_checked = Pruned {
+            shape,
+            reported,
+            pattern: operator.pattern,
+        };
+        if pruned.insert(name, operator_checked).is_some() {
             found.problem(Kind::Report, &operator.name, "the report names it twice");
         }
     }
@@ -357,7 +376,7 @@ fn check_operator(
         return zeros;
     }
     let [rows, columns] = operator.shape;
-    if let Some(pattern) = found.pattern
+    if let Some(pattern) = operator.pattern.or(found.pattern)
         && let Err(error) = pattern
             .check_inputs(name, columns)
             .and_then(|()| pattern.check(name, values, rows, columns))

@@ -108,12 +108,41 @@ impl<B: Backend> Head<B> {
         self.nll_in_chunks(hidden, targets, MAX_LOGITS)
     }
 
+    /// As [`Self::token_nll`], with the most likely token in place of each target beside it.
+    pub fn token_scores(
+        &self,
+        hidden: Tensor<B, 3>,
+        targets: Tensor<B, 2, Int>,
+    ) -> (Tensor<B, 2>, Tensor<B, 2, Int>) {
+        let shape = targets.dims();
+        let parts = self.by_chunks(hidden, targets, MAX_LOGITS, |logits, targets| {
+            (nll(logits.clone(), targets), logits.argmax(1))
+        });
+        let (nll, best) = parts.into_iter().unzip();
+        (
+            Tensor::cat(nll, 0).reshape(shape),
+            Tensor::cat(best, 0).reshape(shape),
+        )
+    }
+
     fn nll_in_chunks(
         &self,
         hidden: Tensor<B, 3>,
         targets: Tensor<B, 2, Int>,
         max_logits: usize,
     ) -> Tensor<B, 2> {
+        let shape = targets.dims();
+        Tensor::cat(self.by_chunks(hidden, targets, max_logits, nll), 0).reshape(shape)
+    }
+
+    /// What `f` makes of logits `[rows, vocab]` and targets `[rows, 1]`, a few rows at a time.
+    fn by_chunks<T>(
+        &self,
+        hidden: Tensor<B, 3>,
+        targets: Tensor<B, 2, Int>,
+        max_logits: usize,
+        f: impl Fn(Tensor<B, 2>, Tensor<B, 2, Int>) -> T,
+    ) -> Vec<T> {
         let [batch, tokens, _] = hidden.dims();
         let [vocab, columns] = self.weight.dims();
         let rows = batch * tokens;
@@ -126,9 +155,9 @@ impl<B: Backend> Head<B> {
                 .clone()
                 .slice_dim(0, these.clone())
                 .matmul(self.weight.clone().transpose());
-            nll(logits, targets.clone().slice_dim(0, these))
+            f(logits, targets.clone().slice_dim(0, these))
         });
-        Tensor::cat(parts.collect(), 0).reshape([batch, tokens])
+        parts.collect()
     }
 }
 
@@ -206,6 +235,31 @@ mod tests {
             for (found, expected) in nll.iter().zip(&expected) {
                 assert!((found - expected).abs() < 2e-5, "{found} {expected}");
             }
+        }
+    }
+
+    #[test]
+    fn the_most_likely_token_is_the_first_of_equal_ones() {
+        let device = Default::default();
+        for vocab in [7, 300] {
+            let mut weight = vec![0.0; vocab * 2];
+            for token in [2, 5] {
+                weight[token * 2] = 1.0;
+            }
+            weight[3 * 2 + 1] = 1.0;
+            let head = Head::<B> {
+                rms_norm: None,
+                layer_norm: None,
+                project_out: None,
+                weight: Tensor::from_data(TensorData::new(weight, [vocab, 2]), &device),
+            };
+            let hidden = Tensor::from_floats([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [-1.0, -1.0]]], &device);
+            let targets = Tensor::from_ints([[2, 2, 5, 6]], &device);
+            let (nll, best) = head.token_scores(hidden.clone(), targets.clone());
+            let best: Vec<i64> = best.into_data().iter::<i64>().collect();
+            assert_eq!(best, [2, 3, 2, 0]);
+            let alone = head.token_nll(hidden, targets).into_data();
+            assert_eq!(nll.into_data(), alone);
         }
     }
 

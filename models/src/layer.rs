@@ -4,6 +4,7 @@
 use crate::error::ModelError;
 use crate::llama::LlamaLayer;
 use crate::opt::OptLayer;
+use crate::packed::{Pack, Tokens};
 use crate::parts::{KvCache, on_host};
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -123,14 +124,14 @@ impl<B: Backend> Layer<B> {
     /// # Panics
     /// When `group` is not below [`Self::GROUPS`].
     pub fn advance(&self, state: LayerState<B>, group: usize) -> LayerState<B> {
-        by_sequence(state, |state| self.step(state, group, None))
+        by_sequence(state, |state| self.step(state, group, Tokens::Whole))
     }
 
-    fn step(&self, state: LayerState<B>, group: usize, cache: Option<&mut KvCache<B>>) -> LayerState<B> {
+    fn step(&self, state: LayerState<B>, group: usize, tokens: Tokens<'_, B>) -> LayerState<B> {
         assert!(group < Self::GROUPS, "no operator group {group} in a layer");
         match self {
-            Self::Opt(layer) => layer.advance(state, group, cache),
-            Self::Llama(layer) => layer.advance(state, group, cache),
+            Self::Opt(layer) => layer.advance(state, group, tokens),
+            Self::Llama(layer) => layer.advance(state, group, tokens),
         }
     }
 
@@ -138,7 +139,7 @@ impl<B: Backend> Layer<B> {
     pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let all = |state: LayerState<B>| {
             (0..Self::GROUPS).fold(self.start(state.input), |state, group| {
-                self.step(state, group, None)
+                self.step(state, group, Tokens::Whole)
             })
         };
         by_sequence(LayerState::last(hidden), all).input
@@ -149,9 +150,27 @@ impl<B: Backend> Layer<B> {
     pub fn forward_cached(&self, hidden: Tensor<B, 3>, cache: &mut KvCache<B>) -> Tensor<B, 3> {
         (0..Self::GROUPS)
             .fold(self.start(hidden), |state, group| {
-                self.step(state, group, Some(cache))
+                self.step(state, group, Tokens::Continued(&mut *cache))
             })
             .input
+    }
+
+    /// The whole layer on packed rows: `[1, rows, hidden]` of each pack to the same shape. On a host backend the packs
+    /// are spread over the cores, for the reason that sequences are in [`Self::forward`].
+    pub fn forward_packs(&self, hidden: Vec<Tensor<B, 3>>, packs: &[Pack<B>]) -> Vec<Tensor<B, 3>> {
+        let all = |(hidden, pack): (Tensor<B, 3>, &Pack<B>)| {
+            (0..Self::GROUPS)
+                .fold(self.start(hidden), |state, group| {
+                    self.step(state, group, Tokens::Packed(pack))
+                })
+                .input
+        };
+        match hidden.first() {
+            Some(first) if on_host::<B>(&first.device()) => {
+                hidden.into_par_iter().zip(packs.par_iter()).map(all).collect()
+            }
+            _ => hidden.into_iter().zip(packs).map(all).collect(),
+        }
     }
 
     /// The weight `[out, in]` of an operator such as `self_attn.q_proj`, if the layer has it.

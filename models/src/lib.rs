@@ -25,6 +25,7 @@ mod llama;
 mod opt;
 
 mod attention;
+mod packed;
 mod parts;
 
 pub use activation::ActivationKind;
@@ -36,6 +37,7 @@ pub use head::Head;
 pub use layer::{Layer, LayerState};
 pub use llama::LlamaLayer;
 pub use opt::OptLayer;
+pub use packed::Pack;
 pub use parts::KvCache;
 pub use rope::{RopeConfig, RopePrecision, RopeScaling};
 pub use source::{SourceError, TensorSource};

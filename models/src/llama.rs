@@ -7,7 +7,8 @@ use crate::attention::causal_attention;
 use crate::config::LlamaConfig;
 use crate::error::ModelError;
 use crate::layer::LayerState;
-use crate::parts::{KvCache, Loader, NamedShape, RmsNorm, apply_linear, linear_tensors, split_heads};
+use crate::packed::Tokens;
+use crate::parts::{Loader, NamedShape, RmsNorm, apply_linear, linear_tensors, split_heads};
 use crate::rope::Rope;
 use burn::module::Module;
 use burn::nn::Linear;
@@ -114,14 +115,9 @@ impl<B: Backend> LlamaLayer<B> {
         LayerState::new(self.input_layernorm.forward(hidden.clone()), hidden)
     }
 
-    pub(crate) fn advance(
-        &self,
-        state: LayerState<B>,
-        group: usize,
-        cache: Option<&mut KvCache<B>>,
-    ) -> LayerState<B> {
+    pub(crate) fn advance(&self, state: LayerState<B>, group: usize, tokens: Tokens<'_, B>) -> LayerState<B> {
         match group {
-            0 => state.map(|input| self.attend(input, cache)),
+            0 => state.map(|input| self.attend(input, tokens)),
             1 => {
                 let sum = state.add_residual(|input| apply_linear(&self.o_proj, input));
                 LayerState::new(self.post_attention_layernorm.forward(sum.clone()), sum)
@@ -138,24 +134,21 @@ impl<B: Backend> LlamaLayer<B> {
     }
 
     /// `LlamaAttention` up to `o_proj`: `[batch, tokens, hidden]` to `[batch, tokens, heads · head_dim]`.
-    fn attend(&self, input: Tensor<B, 3>, cache: Option<&mut KvCache<B>>) -> Tensor<B, 3> {
-        let q = split_heads(apply_linear(&self.q_proj, input.clone()), self.num_heads);
-        let k = split_heads(apply_linear(&self.k_proj, input.clone()), self.num_kv_heads);
-        let v = split_heads(apply_linear(&self.v_proj, input), self.num_kv_heads);
+    fn attend(&self, input: Tensor<B, 3>, mut tokens: Tokens<'_, B>) -> Tensor<B, 3> {
+        let project = |linear, input, heads| split_heads(tokens.spread(apply_linear(linear, input)), heads);
+        let q = project(&self.q_proj, input.clone(), self.num_heads);
+        let k = project(&self.k_proj, input.clone(), self.num_kv_heads);
+        let v = project(&self.v_proj, input, self.num_kv_heads);
         let q = normed(q, self.q_norm.as_ref()).swap_dims(1, 2);
         let k = normed(k, self.k_norm.as_ref()).swap_dims(1, 2);
         let v = v.swap_dims(1, 2);
 
-        let [_, _, tokens, head_dim] = q.dims();
-        let first = cache.as_ref().map_or(0, |cache| cache.tokens());
-        let rotation = self.rope.rotation(first, tokens, &q.device());
+        let [_, _, count, head_dim] = q.dims();
+        let rotation = self.rope.rotation(tokens.first_position(), count, &q.device());
         let q = rotation.apply(q).mul_scalar(1.0 / (head_dim as f64).sqrt());
         let k = rotation.apply(k);
-        let (k, v) = match cache {
-            Some(cache) => cache.append(k, v, self.window),
-            None => (k, v),
-        };
-        causal_attention(q, k, v, self.window)
+        let (k, v) = tokens.seen(k, v, self.window);
+        tokens.gather(causal_attention(q, k, v, self.window))
     }
 
     pub(crate) fn linear(&self, operator: &str) -> Option<&Linear<B>> {

@@ -6,7 +6,8 @@ use crate::attention::causal_attention;
 use crate::config::OptConfig;
 use crate::error::ModelError;
 use crate::layer::LayerState;
-use crate::parts::{KvCache, LayerNorm, Loader, NamedShape, apply_linear, linear_tensors, split_heads};
+use crate::packed::Tokens;
+use crate::parts::{LayerNorm, Loader, NamedShape, apply_linear, linear_tensors, split_heads};
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::Tensor;
@@ -89,14 +90,9 @@ impl<B: Backend> OptLayer<B> {
         LayerState::new(input, hidden)
     }
 
-    pub(crate) fn advance(
-        &self,
-        state: LayerState<B>,
-        group: usize,
-        cache: Option<&mut KvCache<B>>,
-    ) -> LayerState<B> {
+    pub(crate) fn advance(&self, state: LayerState<B>, group: usize, tokens: Tokens<'_, B>) -> LayerState<B> {
         match group {
-            0 => state.map(|input| self.attend(input, cache)),
+            0 => state.map(|input| self.attend(input, tokens)),
             1 => {
                 let sum = state.add_residual(|input| apply_linear(&self.out_proj, input));
                 if self.norm_first {
@@ -120,18 +116,18 @@ impl<B: Backend> OptLayer<B> {
 
     /// `OPTAttention` up to `out_proj`: `[batch, tokens, hidden]` to the same shape. Queries are scaled before the
     /// product, as transformers does.
-    fn attend(&self, input: Tensor<B, 3>, cache: Option<&mut KvCache<B>>) -> Tensor<B, 3> {
-        let heads = |x| split_heads(x, self.num_heads).swap_dims(1, 2);
-        let q = heads(apply_linear(&self.q_proj, input.clone()));
-        let k = heads(apply_linear(&self.k_proj, input.clone()));
-        let v = heads(apply_linear(&self.v_proj, input));
+    fn attend(&self, input: Tensor<B, 3>, mut tokens: Tokens<'_, B>) -> Tensor<B, 3> {
+        let project = |linear, input| {
+            let x = tokens.spread(apply_linear(linear, input));
+            split_heads(x, self.num_heads).swap_dims(1, 2)
+        };
+        let q = project(&self.q_proj, input.clone());
+        let k = project(&self.k_proj, input.clone());
+        let v = project(&self.v_proj, input);
         let head_dim = q.dims()[3];
         let q = q.mul_scalar(1.0 / (head_dim as f64).sqrt());
-        let (k, v) = match cache {
-            Some(cache) => cache.append(k, v, None),
-            None => (k, v),
-        };
-        causal_attention(q, k, v, None)
+        let (k, v) = tokens.seen(k, v, None);
+        tokens.gather(causal_attention(q, k, v, None))
     }
 
     pub(crate) fn linear(&self, operator: &str) -> Option<&Linear<B>> {

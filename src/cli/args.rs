@@ -1,6 +1,7 @@
 //! What may be typed. Values are checked here for their form only; their meaning is checked where they are used.
 
 use crate::config::{LambdaSearch, LambdaUnit, Method, Propagation, Scaling, Threshold, WarmStart};
+use crate::eval::tasks::Task;
 use crate::pattern::Pattern;
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -47,7 +48,7 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Prune a checkpoint.
     Prune(Box<PruneArgs>),
-    /// Measure a checkpoint's perplexity.
+    /// Measure a checkpoint's perplexity, or its accuracy on zero-shot tasks.
     Eval(EvalArgs),
     /// Show the sparsity of every linear operator, without running the model.
     Inspect(InspectArgs),
@@ -307,9 +308,10 @@ pub(crate) struct EvalArgs {
     pub(crate) model: ModelArgs,
     /// Evaluation data: a file of text, `.jsonl`, `.parquet`, the first two also with `.gz` or `.zst`, or token ids in
     /// `.safetensors`. `wikitext2`, `c4` and `ptb` are those data sets with their published protocols (`ptb=FILE`: of a local
-    /// copy), `ORG/NAME` or `ORG/NAME:FILE` another one of the hub. Default: `demo`, the built-in text.
-    #[arg(long, default_value = "demo", value_name = "FILE|NAME|ID")]
-    pub(crate) data: String,
+    /// copy), `ORG/NAME` or `ORG/NAME:FILE` another one of the hub. Default: `demo`, the built-in text, or none
+    /// with --tasks.
+    #[arg(long, value_name = "FILE|NAME|ID")]
+    pub(crate) data: Option<String>,
     /// Field of a JSON line, or column of a parquet file, with the text or a list of messages (role, content), for the model's
     /// chat template. Default: `text`, or else `messages`.
     #[arg(long, value_name = "NAME")]
@@ -324,7 +326,36 @@ pub(crate) struct EvalArgs {
     /// Evaluate only the first windows.
     #[arg(long, value_name = "N")]
     pub(crate) max_windows: Option<usize>,
+    #[command(flatten)]
+    pub(crate) zeroshot: ZeroShotArgs,
 }
+
+/// What `eval` measures by tasks.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Tasks")]
+pub(crate) struct ZeroShotArgs {
+    /// Answer the questions of tasks, as lm-evaluation-harness does: arc_challenge, arc_easy, boolq, hellaswag,
+    /// openbookqa, piqa, winogrande, rte, qnli, wnli, lambada_openai, separated by commas; `paper` is the seven of
+    /// FISTAPruner's Table 5, `all` is all.
+    #[arg(long, value_name = "NAMES", value_parser = parse_tasks)]
+    pub(crate) tasks: Option<TaskList>,
+    /// Folder with the tasks' data: TASK.jsonl or TASK.jsonl.gz, and TASK.train.jsonl where examples come from it.
+    #[arg(long, value_name = "DIR", alias = "task-dir", requires = "tasks")]
+    pub(crate) task_data: Option<PathBuf>,
+    /// Put this many solved examples before each question.
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "tasks")]
+    pub(crate) num_fewshot: usize,
+    /// Answer only the first questions of each task.
+    #[arg(long, value_name = "N", requires = "tasks")]
+    pub(crate) limit: Option<usize>,
+    /// Write every question with its log-likelihoods to this file, one JSON object a line.
+    #[arg(long, value_name = "FILE", requires = "tasks")]
+    pub(crate) log_samples: Option<PathBuf>,
+}
+
+/// Tasks in the order they were named.
+#[derive(Debug, Clone)]
+pub(crate) struct TaskList(pub(crate) Vec<Task>);
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
@@ -375,6 +406,10 @@ pub(crate) struct SolveArgs {
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
     text.parse()
         .map_err(|e: fista_pruner_backends::DeviceError| e.to_string())
+}
+
+fn parse_tasks(text: &str) -> Result<TaskList, String> {
+    Task::list(text.split(',')).map(TaskList)
 }
 
 fn parse_propagation(text: &str) -> Result<Propagation, String> {

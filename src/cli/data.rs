@@ -304,7 +304,11 @@ fn setting(setting: &'static str, reason: &str) -> Error {
     }
 }
 
-fn tokenizer(chosen: &Chosen) -> Result<Tokenizer> {
+/// The model's tokenizer, checked against its vocabulary.
+///
+/// # Errors
+/// When it cannot be read or does not fit.
+pub(crate) fn tokenizer(chosen: &Chosen) -> Result<Tokenizer> {
     let tokenizer = Tokenizer::open(&chosen.dir)?;
     tokenizer.check_vocabulary(chosen.model.decoder.config().vocab_size())?;
     Ok(tokenizer)

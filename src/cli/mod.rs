@@ -24,6 +24,7 @@ mod prune;
 mod show;
 mod solve;
 mod verify;
+mod zeroshot;
 
 use crate::error::Error;
 use args::{Arguments, Command};

@@ -11,7 +11,7 @@ use fista_pruner_models::Decoder;
 use serde::Serialize;
 
 /// Hidden states held at once, in bytes. A longer text is evaluated in several passes over the model.
-const PASS_BYTES: usize = 1 << 30;
+pub(super) const PASS_BYTES: usize = 1 << 30;
 
 /// The outcome of an evaluation.
 #[derive(Debug, Clone, Serialize)]

@@ -18,3 +18,4 @@ mod hub_data;
 mod hub_model;
 mod smollm2;
 mod solver;
+mod zeroshot;
