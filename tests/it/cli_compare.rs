@@ -43,7 +43,9 @@ fn every_row_is_a_run_of_its_own() {
             let operators = report["operators"].as_array().unwrap();
             let errors: Vec<f64> = operators.iter().map(|o| number(o, "relative_error")).collect();
             let mean = errors.iter().sum::<f64>() / errors.len() as f64;
-            assert_eq!(number(row, "mean_error"), mean, "{name} {pattern}");
+            // The rounding of a mean depends on how it is summed.
+            let deviation = number(row, "mean_error") / mean - 1.0;
+            assert!(deviation.abs() < 1e-12, "{name} {pattern}: {deviation}");
             assert_eq!(
                 number(row, "sparsity"),
                 number(&report, "sparsity"),
