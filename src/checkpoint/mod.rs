@@ -14,6 +14,7 @@ pub(crate) mod file;
 pub(crate) mod header;
 mod index;
 mod output;
+mod partial;
 mod pickle;
 mod pytorch;
 mod zip;
@@ -22,6 +23,7 @@ pub(crate) use dtype::decode_into;
 pub use dtype::{StoredDtype, encode, round_to};
 pub use error::CheckpointError;
 pub(crate) use output::resolve;
+pub(crate) use partial::PartialFolder;
 pub use reader::{Checkpoint, TensorInfo};
 pub use writer::CheckpointWriter;
 
