@@ -77,6 +77,7 @@ fn write(pages: &[Page], folder: &Path) -> Result<()> {
     for page in pages {
         let path = folder.join(format!("{}.1", page.name));
         let mut builder = tempfile::Builder::new();
+        builder.prefix(".man-");
         // Others read manual pages too.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -88,4 +89,39 @@ fn write(pages: &[Page], folder: &Path) -> Result<()> {
         file.persist(&path).map_err(|e| Error::io("create", &path)(e.error))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_overview_has_every_subcommand_and_every_global_flag() {
+        let overview = include_str!("../../docs/cli.md");
+        let program = Arguments::command();
+        for command in program.get_subcommands() {
+            let name = command.get_name();
+            assert!(overview.contains(&format!("| `{name}` |")), "docs/cli.md has no `{name}`");
+        }
+        let mut flags = 0;
+        for argument in program.get_arguments().filter(|argument| argument.is_global_set()) {
+            let long = argument.get_long().unwrap();
+            let short = argument.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
+            let flag = format!("| {short}`--{long}");
+            assert!(overview.contains(&flag), "docs/cli.md has no {flag}");
+            flags += 1;
+        }
+        assert!(flags >= 5, "only {flags} global flags were found");
+    }
+
+    #[test]
+    fn one_page_a_subcommand() {
+        let pages = pages();
+        assert_eq!(pages.len(), 1 + Arguments::command().get_subcommands().count());
+        for page in pages {
+            let header = format!(".TH {} 1", page.name.to_uppercase());
+            assert!(page.text.contains(&header), "{}", page.text);
+            assert!(page.text.contains(".SH OPTIONS"), "{}", page.name);
+        }
+    }
 }

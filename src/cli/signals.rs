@@ -65,5 +65,5 @@ fn is_ignored(signal: i32) -> bool {
         let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
         u64::from_str_radix(line.trim(), 16).ok()
     };
-    mask().is_none_or(|mask| mask >> (signal - 1) & 1 == 1)
+    mask().is_none_or(|mask| (mask >> (signal - 1)) & 1 == 1)
 }

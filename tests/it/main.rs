@@ -9,5 +9,11 @@ mod cli_compare;
 mod cli_eval;
 mod cli_prune;
 mod cli_solve;
+mod documents;
+mod progress;
+#[cfg(unix)]
+mod signals;
 mod smollm2;
 mod solver;
+#[cfg(unix)]
+mod terminal;

@@ -13,36 +13,36 @@ const VERSION: u32 = 1;
 /// One line. Fields that an event has not got are left out.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Line<'a> {
-    version: u32,
-    event: &'static str,
+    pub(super) version: u32,
+    pub(super) event: &'static str,
     /// Unix time in seconds.
-    time: f64,
+    pub(super) time: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) program: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) command: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    stage: Option<&'a str>,
+    pub(super) stage: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    step: Option<usize>,
+    pub(super) step: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    steps: Option<usize>,
+    pub(super) steps: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    layer: Option<usize>,
+    pub(super) layer: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    layers: Option<usize>,
+    pub(super) layers: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    on: Option<&'a str>,
+    pub(super) on: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    operator: Option<&'a str>,
+    pub(super) operator: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    branch: Option<&'a str>,
+    pub(super) branch: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    relative_error: Option<f64>,
+    pub(super) relative_error: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mean_relative_error: Option<f64>,
+    pub(super) mean_relative_error: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sparsity: Option<f64>,
+    pub(super) sparsity: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) level: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,13 +56,13 @@ pub(super) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    elapsed_seconds: Option<f64>,
+    pub(super) elapsed_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    eta_seconds: Option<f64>,
+    pub(super) eta_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rss_bytes: Option<u64>,
+    pub(super) rss_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    peak_rss_bytes: Option<u64>,
+    pub(super) peak_rss_bytes: Option<u64>,
 }
 
 impl Line<'_> {
@@ -164,6 +164,6 @@ fn add_place(line: &mut Line<'_>, state: &State) {
 }
 
 /// Whole milliseconds.
-fn rounded(seconds: f64) -> f64 {
+pub(super) fn rounded(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
 }
