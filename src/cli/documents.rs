@@ -27,7 +27,9 @@ pub(crate) fn man(args: &ManArgs) -> Result<()> {
     match pages.iter().find(|page| page.name == wanted) {
         Some(page) => show::print(&page.text),
         None => {
-            let known = pages.iter().filter_map(|page| page.name.strip_prefix(NAME)?.strip_prefix('-'));
+            let known = pages
+                .iter()
+                .filter_map(|page| page.name.strip_prefix(NAME)?.strip_prefix('-'));
             Err(Error::Setting {
                 setting: "man",
                 reason: format!(
@@ -86,7 +88,8 @@ fn write(pages: &[Page], folder: &Path) -> Result<()> {
             .map_err(Error::io("create a file in", folder))?;
         file.write_all(page.text.as_bytes())
             .map_err(Error::io("write", &path))?;
-        file.persist(&path).map_err(|e| Error::io("create", &path)(e.error))?;
+        file.persist(&path)
+            .map_err(|e| Error::io("create", &path)(e.error))?;
     }
     Ok(())
 }
@@ -101,12 +104,21 @@ mod tests {
         let program = Arguments::command();
         for command in program.get_subcommands() {
             let name = command.get_name();
-            assert!(overview.contains(&format!("| `{name}` |")), "docs/cli.md has no `{name}`");
+            assert!(
+                overview.contains(&format!("| `{name}` |")),
+                "docs/cli.md has no `{name}`"
+            );
         }
         let mut flags = 0;
-        for argument in program.get_arguments().filter(|argument| argument.is_global_set()) {
+        for argument in program
+            .get_arguments()
+            .filter(|argument| argument.is_global_set())
+        {
             let long = argument.get_long().unwrap();
-            let short = argument.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
+            let short = argument
+                .get_short()
+                .map(|short| format!("`-{short}`, "))
+                .unwrap_or_default();
             let flag = format!("| {short}`--{long}");
             assert!(overview.contains(&flag), "docs/cli.md has no {flag}");
             flags += 1;

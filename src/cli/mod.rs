@@ -62,5 +62,9 @@ pub fn main() -> ExitCode {
         }
     };
     progress::end(code);
-    if code == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if code == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -81,7 +81,9 @@ pub(super) fn log(level: &str, message: &str) {
 /// The last JSON line, where there are any.
 pub(super) fn end(exit_code: i32) {
     if is_json() {
-        let seconds = ASKED.get().map(|(_, started)| json::rounded(started.elapsed().as_secs_f64()));
+        let seconds = ASKED
+            .get()
+            .map(|(_, started)| json::rounded(started.elapsed().as_secs_f64()));
         json::write(&Line {
             exit_code: Some(exit_code),
             seconds,

@@ -25,13 +25,15 @@ pub(super) fn watch() -> std::io::Result<()> {
         signal_hook::flag::register(*signal, Arc::clone(&stopping))?;
     }
     let mut signals = Signals::new(watched)?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-            // Without the hooks that run at exit: other threads are still at work in what those would take down.
-            signal_hook::low_level::exit(stop(name, 128 + signal));
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+                // Without the hooks that run at exit: other threads are still at work in what those would take down.
+                signal_hook::low_level::exit(stop(name, 128 + signal));
+            }
+        })?;
     Ok(())
 }
 

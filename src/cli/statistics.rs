@@ -30,7 +30,8 @@ impl StatisticsFolder {
             // Within the folder, which may be the only writable one, or a file system of its own.
             PartialFolder::create(&resolved, "statistics".as_ref())?
         } else {
-            let (false, Some(parent), Some(name)) = (resolved.exists(), resolved.parent(), resolved.file_name())
+            let (false, Some(parent), Some(name)) =
+                (resolved.exists(), resolved.parent(), resolved.file_name())
             else {
                 return Err(refuse("is no folder"));
             };

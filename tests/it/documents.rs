@@ -22,7 +22,10 @@ fn subcommands(workspace: &Workspace) -> BTreeSet<String> {
 fn shells_complete_every_subcommand() {
     let workspace = Workspace::new();
     let commands = subcommands(&workspace);
-    assert!(commands.contains("prune") && commands.contains("man"), "{commands:?}");
+    assert!(
+        commands.contains("prune") && commands.contains("man"),
+        "{commands:?}"
+    );
     let check = |shell: &str, script: &str| -> Option<bool> {
         let arguments = if shell == "fish" { "--no-execute" } else { "-n" };
         workspace.write(shell, script.as_bytes());
@@ -33,7 +36,10 @@ fn shells_complete_every_subcommand() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = workspace.succeed(&format!("completions {shell}")).stdout;
         for command in &commands {
-            assert!(script.contains(command.as_str()), "{shell} does not know {command}");
+            assert!(
+                script.contains(command.as_str()),
+                "{shell} does not know {command}"
+            );
         }
         assert!(script.contains("save-statistics"), "{shell}");
         match check(shell, &script) {
@@ -74,7 +80,10 @@ fn bash_offers_what_fits() {
         return;
     };
     assert_eq!(offered, ["prune"]);
-    assert_eq!(offers(&["fista-pruner", "prune", "--save"]).unwrap(), ["--save-statistics"]);
+    assert_eq!(
+        offers(&["fista-pruner", "prune", "--save"]).unwrap(),
+        ["--save-statistics"]
+    );
     let styles = offers(&["fista-pruner", "eval", "--progress", "j"]).unwrap();
     assert_eq!(styles, ["jsonl"]);
 }
@@ -102,7 +111,9 @@ fn a_manual_page_for_every_subcommand() {
     let prune = workspace.succeed("man prune").stdout;
     assert_eq!(
         prune.trim_end().as_bytes(),
-        workspace.read("share/man/man1/fista-pruner-prune.1").trim_ascii_end()
+        workspace
+            .read("share/man/man1/fista-pruner-prune.1")
+            .trim_ascii_end()
     );
     assert!(prune.contains("sparsity"));
     assert!(workspace.succeed("man").stdout.contains("fista-pruner-prune(1)"));
@@ -125,6 +136,9 @@ fn groff_reads_the_pages() {
             return;
         };
         let shown = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && shown.contains("SYNOPSIS"), "{name}: {shown}");
+        assert!(
+            output.status.success() && shown.contains("SYNOPSIS"),
+            "{name}: {shown}"
+        );
     }
 }

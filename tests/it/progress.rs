@@ -55,11 +55,18 @@ fn json_lines_tell_what_the_report_tells() {
             assert!(now > 1_000_000 && peak <= report.peak_host_bytes.unwrap());
         }
     }
-    let steps: Vec<_> = of_kind(&events, "step").iter().map(|e| e["step"].as_u64()).collect();
+    let steps: Vec<_> = of_kind(&events, "step")
+        .iter()
+        .map(|e| e["step"].as_u64())
+        .collect();
     assert_eq!(steps, [Some(1), Some(2), Some(3)]);
     let layers = of_kind(&events, "layer");
     assert_eq!(layers.len(), 3);
-    assert!(layers.iter().all(|event| event["layers"] == 3 && event["stage"] == "layers"));
+    assert!(
+        layers
+            .iter()
+            .all(|event| event["layers"] == 3 && event["stage"] == "layers")
+    );
 }
 
 #[test]
@@ -75,20 +82,36 @@ fn branches_have_names_and_stages_follow_each_other() {
     let count = branches.len();
     branches.sort();
     branches.dedup();
-    assert_eq!(branches, ["magnitude 0.5", "magnitude 0.6", "wanda 0.5", "wanda 0.6"]);
+    assert_eq!(
+        branches,
+        ["magnitude 0.5", "magnitude 0.6", "wanda 0.5", "wanda 0.6"]
+    );
     assert_eq!(count, 4 * 21);
     // A way's own error is what its row says.
     let table = workspace.json(line);
-    for (row, pattern) in table["rows"].as_array().unwrap().iter().zip(["0.5", "0.5", "0.6", "0.6"]) {
+    for (row, pattern) in table["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(["0.5", "0.5", "0.6", "0.6"])
+    {
         let name = format!("{} {pattern}", row["method"].as_str().unwrap());
-        let of_branch = of_kind(&events, "operator").into_iter().filter(|e| e["branch"] == name.as_str());
+        let of_branch = of_kind(&events, "operator")
+            .into_iter()
+            .filter(|e| e["branch"] == name.as_str());
         let last = of_branch.last().unwrap()["mean_relative_error"].as_f64().unwrap();
-        assert!((last - row["mean_error"].as_f64().unwrap()).abs() < 1e-9, "{name}");
+        assert!(
+            (last - row["mean_error"].as_f64().unwrap()).abs() < 1e-9,
+            "{name}"
+        );
     }
 
     let line = format!("{PRUNE} --progress jsonl --allocation owl");
     let found = self::events(&workspace.succeed(&line).stderr);
-    let stages: Vec<_> = of_kind(&found, "stage").iter().map(|e| e["stage"].clone()).collect();
+    let stages: Vec<_> = of_kind(&found, "stage")
+        .iter()
+        .map(|e| e["stage"].clone())
+        .collect();
     assert_eq!(stages, ["survey of the dense layers", "layers"]);
     assert_eq!(of_kind(&found, "done").len(), 2);
 }
@@ -106,7 +129,10 @@ fn errors_and_logs_are_json_lines_too() {
     let events = self::events(&outcome.stderr);
     let logs = of_kind(&events, "log");
     assert_eq!(logs.len(), 21);
-    assert!(logs.iter().all(|e| e["level"] == "INFO" && e["message"].as_str().unwrap().starts_with("model.")));
+    assert!(
+        logs.iter()
+            .all(|e| e["level"] == "INFO" && e["message"].as_str().unwrap().starts_with("model."))
+    );
 }
 
 #[test]
@@ -118,14 +144,25 @@ fn a_line_a_step_for_logs() {
         assert_eq!(lines.len(), 3, "{flags}\n{stderr}");
         for (k, line) in lines.iter().enumerate() {
             assert!(line.starts_with(&format!("layers {}/3: ", k + 1)), "{line}");
-            assert!(line.contains(", mean error 0.") && line.contains(" s elapsed, "), "{line}");
+            assert!(
+                line.contains(", mean error 0.") && line.contains(" s elapsed, "),
+                "{line}"
+            );
         }
         assert!(lines[2].contains(", 0 s left"), "{stderr}");
     }
-    let line = "compare --model model --calibration ids.safetensors --methods wanda,magnitude --progress plain";
+    let line =
+        "compare --model model --calibration ids.safetensors --methods wanda,magnitude --progress plain";
     let stderr = workspace.succeed(line).stderr;
-    assert!(stderr.lines().all(|line| line.contains("wanda 0.5 0.") && line.contains("magnitude 0.5 0.")), "{stderr}");
-    let stderr = workspace.succeed("eval --model model --data ids.safetensors --progress plain").stderr;
+    assert!(
+        stderr
+            .lines()
+            .all(|line| line.contains("wanda 0.5 0.") && line.contains("magnitude 0.5 0.")),
+        "{stderr}"
+    );
+    let stderr = workspace
+        .succeed("eval --model model --data ids.safetensors --progress plain")
+        .stderr;
     assert_eq!(stderr.lines().count(), 4, "{stderr}");
 }
 
@@ -136,7 +173,14 @@ fn how_much_is_said() {
         let mut command = workspace.command(&format!("{PRUNE} {flags}"));
         command.envs(rust_log.map(|level| ("RUST_LOG", level)));
         let outcome = crate::command::Outcome::of(command).success(flags);
-        assert!(outcome.stderr.lines().all(|line| line.trim_start().starts_with("INFO")), "{}", outcome.stderr);
+        assert!(
+            outcome
+                .stderr
+                .lines()
+                .all(|line| line.trim_start().starts_with("INFO")),
+            "{}",
+            outcome.stderr
+        );
         outcome.stderr.lines().count()
     };
     assert_eq!(said("", None), 0);
@@ -185,7 +229,10 @@ fn examples() -> Vec<String> {
     for stderr in [&pruned, &compared, &evaluated, &failed, &interrupted] {
         for event in events(stderr) {
             let kind = event["event"].as_str().unwrap();
-            assert!(sources.iter().any(|(known, _)| *known == kind), "{kind} is not documented");
+            assert!(
+                sources.iter().any(|(known, _)| *known == kind),
+                "{kind} is not documented"
+            );
         }
     }
     sources.map(|(kind, stderr)| first(stderr, kind)).to_vec()
@@ -200,7 +247,9 @@ fn lasting(event: &Value) -> Value {
     let digits = regex::Regex::new("[0-9][0-9.]*").unwrap();
     let kept = fields.iter().map(|(key, value)| {
         let value = match value {
-            Value::Number(_) if !["version", "layer", "layers", "exit_code"].contains(&key.as_str()) => "a number".into(),
+            Value::Number(_) if !["version", "layer", "layers", "exit_code"].contains(&key.as_str()) => {
+                "a number".into()
+            }
             Value::String(text) if key == "message" => digits.replace_all(text, "#").into_owned().into(),
             other => other.clone(),
         };
@@ -226,12 +275,19 @@ fn the_documented_events_are_those_written() {
     }
     assert_eq!(documented.lines().count(), written.len());
     for (documented, written) in documented.lines().zip(&written) {
-        let [documented, written]: [Value; 2] = [documented, written].map(|line| serde_json::from_str(line).unwrap());
+        let [documented, written]: [Value; 2] =
+            [documented, written].map(|line| serde_json::from_str(line).unwrap());
         assert_eq!(lasting(&documented), lasting(&written));
         for key in written.as_object().unwrap().keys() {
-            assert!(head.contains(&format!("| `{key}` |")), "the table of fields has no `{key}`");
+            assert!(
+                head.contains(&format!("| `{key}` |")),
+                "the table of fields has no `{key}`"
+            );
         }
         let kind = written["event"].as_str().unwrap();
-        assert!(head.contains(&format!("| `{kind}` |")), "the table of events has no `{kind}`");
+        assert!(
+            head.contains(&format!("| `{kind}` |")),
+            "the table of events has no `{kind}`"
+        );
     }
 }

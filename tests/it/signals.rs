@@ -28,7 +28,10 @@ pub(crate) fn interrupt(
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     loop {
-        let line = lines.next().unwrap_or_else(|| panic!("{line} ended early")).unwrap();
+        let line = lines
+            .next()
+            .unwrap_or_else(|| panic!("{line} ended early"))
+            .unwrap();
         if reached(&serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line}: {e}"))) {
             break;
         }
@@ -54,8 +57,16 @@ fn an_interrupted_run_leaves_everything_as_it_was() {
     let whole_tree = || tree_of(&workspace.path(""));
     let before = whole_tree();
     let runs = [
-        (Signal::INT, 130, "--output out --overwrite --save-statistics saved"),
-        (Signal::TERM, 143, "--output new/parent/out --save-statistics new/saved"),
+        (
+            Signal::INT,
+            130,
+            "--output out --overwrite --save-statistics saved",
+        ),
+        (
+            Signal::TERM,
+            143,
+            "--output new/parent/out --save-statistics new/saved",
+        ),
     ];
     for (signal, code, rest) in runs {
         let line = format!("{DEMO} {rest}");
@@ -112,7 +123,10 @@ fn a_failed_run_leaves_no_statistics() {
     std::fs::create_dir(workspace.path("saved")).unwrap();
     workspace.write("saved/layer-000.safetensors", b"of an earlier run");
     workspace.refuse(&format!("{line} saved"), &["model.layers.2.mlp.down_proj"]);
-    workspace.refuse(&format!("{line} saved/layer-000.safetensors"), &["--save-statistics", "no folder"]);
+    workspace.refuse(
+        &format!("{line} saved/layer-000.safetensors"),
+        &["--save-statistics", "no folder"],
+    );
 }
 
 #[test]
@@ -124,8 +138,14 @@ fn statistics_replace_their_namesakes_only() {
     let line = "prune --model model --calibration ids.safetensors --method magnitude";
     workspace.succeed(&format!("{line} --output out --save-statistics saved"));
     workspace.succeed(&format!("{line} --output other --save-statistics fresh/saved"));
-    let (mut old, fresh) = (tree_of(&workspace.path("saved")), tree_of(&workspace.path("fresh/saved")));
-    assert_eq!(old.remove(std::path::Path::new("notes")), Some(Some(b"mine".to_vec())));
+    let (mut old, fresh) = (
+        tree_of(&workspace.path("saved")),
+        tree_of(&workspace.path("fresh/saved")),
+    );
+    assert_eq!(
+        old.remove(std::path::Path::new("notes")),
+        Some(Some(b"mine".to_vec()))
+    );
     assert_eq!(old.len(), 3);
     same_trees(&old, &fresh, "a folder that was there");
 }

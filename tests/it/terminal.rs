@@ -71,22 +71,43 @@ fn the_view_shows_layers_operators_errors_times_and_memory() {
     let shown = on_terminal(plain(&workspace, PRUNE));
     assert_eq!(shown.code, Some(0), "{}", shown.terminal);
     assert!(shown.stdout.contains("wrote out"), "{}", shown.stdout);
-    let mut words = vec!["layers ", "/3 [", "elapsed", " left", "layer 2 of 3", "model.layers.", "last ", ", mean 0."];
+    let mut words = vec![
+        "layers ",
+        "/3 [",
+        "elapsed",
+        " left",
+        "layer 2 of 3",
+        "model.layers.",
+        "last ",
+        ", mean 0.",
+    ];
     if cfg!(target_os = "linux") {
         words.extend(["memory ", "(peak "]);
     }
     for word in words {
-        assert!(shown.terminal.contains(word), "no `{word}` in\n{}", shown.terminal);
+        assert!(
+            shown.terminal.contains(word),
+            "no `{word}` in\n{}",
+            shown.terminal
+        );
     }
     // It goes when the work is done: the last thing written erases a line.
     let last_word = shown.terminal.rfind("elapsed").unwrap();
-    assert!(shown.terminal[last_word..].contains("\u{1b}[2K"), "{:?}", &shown.terminal[last_word..]);
+    assert!(
+        shown.terminal[last_word..].contains("\u{1b}[2K"),
+        "{:?}",
+        &shown.terminal[last_word..]
+    );
 
     let line = "compare --model model --calibration ids.safetensors --methods wanda,magnitude --data ids.safetensors";
     let shown = on_terminal(plain(&workspace, line));
     assert_eq!(shown.code, Some(0), "{}", shown.terminal);
     for branch in ["wanda 0.5", "magnitude 0.5"] {
-        assert!(shown.terminal.contains(branch), "no `{branch}` in\n{}", shown.terminal);
+        assert!(
+            shown.terminal.contains(branch),
+            "no `{branch}` in\n{}",
+            shown.terminal
+        );
     }
     let shown = on_terminal(plain(&workspace, "eval --model model --data ids.safetensors"));
     assert!(shown.terminal.contains("layer 3 of 3"), "{}", shown.terminal);

@@ -12,7 +12,10 @@ pub(super) fn show(event: Event<'_>, state: &State, branches: &[String]) {
 }
 
 fn line(state: &State, branches: &[String], memory: Option<Memory>) -> String {
-    let mut text = format!("{} {}/{}: {:.1} s", state.stage, state.step, state.steps, state.step_seconds);
+    let mut text = format!(
+        "{} {}/{}: {:.1} s",
+        state.stage, state.step, state.steps, state.step_seconds
+    );
     if branches.len() > 1 {
         for (branch, name) in branches.iter().enumerate() {
             if let Some(mean) = state.mean(branch) {

@@ -138,7 +138,10 @@ mod tests {
             );
         }
         state.apply(Event::Step, now);
-        assert_eq!((state.mean(0), state.mean(1), state.mean(2)), (Some(0.2), Some(0.5), None));
+        assert_eq!(
+            (state.mean(0), state.mean(1), state.mean(2)),
+            (Some(0.2), Some(0.5), None)
+        );
         assert_eq!((state.step, state.steps), (1, 2));
         state.apply(
             Event::Stage {
