@@ -61,6 +61,8 @@ fn page(command: &Command) -> Page {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     let page = clap_mangen::Man::new(command.clone())
         .title(name.to_uppercase())
+        // Left out, what follows would stand in its place.
+        .date(" ")
         .source(format!("{NAME} {}", env!("CARGO_PKG_VERSION")))
         .manual("User Commands");
     let mut text = Vec::new();

@@ -1,6 +1,6 @@
 //! Interruptions: the program in the middle of its work is told to stop.
 
-use crate::command::{Workspace, same_trees, tree_of};
+use crate::command::{Workspace, names, same_trees, tree_of};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -109,6 +109,34 @@ fn a_message_says_which_signal_it_was() {
     assert_eq!(last.as_deref(), Some("error: interrupted by SIGINT"));
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!workspace.path("out").exists());
+}
+
+/// The first signal's message has nowhere to go, since nobody reads stderr; the second one does not wait for that.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_second_signal_ends_the_program_at_once() {
+    const PIPE: usize = 1 << 16;
+    let workspace = Workspace::new();
+    let entries = || names(&workspace.path("")).len();
+    let before = entries();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut writer, &[b'x'; PIPE]).unwrap();
+    let mut command = workspace.command("prune --output out --progress plain");
+    let mut child = command.stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    let wait_until = |reached: &dyn Fn() -> bool| {
+        let started = std::time::Instant::now();
+        while !reached() {
+            assert!(started.elapsed().as_secs() < 300, "nothing happens");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    wait_until(&|| entries() > before);
+    tell(&child, Signal::TERM);
+    wait_until(&|| entries() == before);
+    assert_eq!(child.try_wait().unwrap(), None);
+    tell(&child, Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(reader);
 }
 
 #[test]
