@@ -56,6 +56,8 @@ fn unpack(parent: &Path) -> Result<PathBuf> {
     if is_intact(&folder) {
         return Ok(folder);
     }
+    // Short enough to be waited for by an interruption, which would leave the temporary folder.
+    let _hold = crate::cleanup::hold();
     let partial = tempfile::Builder::new()
         .prefix("fista-pruner-opt-mini.partial-")
         .tempdir_in(parent)

@@ -8,6 +8,7 @@
 //!
 //! [`prune::prune`] is the loop; [`cli`] is the program around it.
 
+mod cleanup;
 pub mod config;
 pub mod error;
 pub mod pattern;

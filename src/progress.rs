@@ -1,4 +1,5 @@
-//! What long work tells whoever waits for it. The library prints nothing; the command line turns events into bars.
+//! What long work tells whoever waits for it. The library prints nothing; the command line turns events into a live view
+//! or lines.
 
 /// Something that happened in a long run.
 #[derive(Debug, Clone, Copy)]
@@ -16,12 +17,34 @@ pub enum Event<'a> {
         /// The layer, operator or file.
         on: &'a str,
     },
+    /// A decoder layer of the stage begins.
+    Layer {
+        /// Its number, from 0.
+        layer: usize,
+        /// How many there are.
+        layers: usize,
+        /// How many [`Event::Operator`]s it will bring, over all branches.
+        operators: usize,
+    },
+    /// An operator is about to be pruned.
+    Solving {
+        /// Its full name.
+        name: &'a str,
+        /// The decoder layer it belongs to.
+        layer: usize,
+        /// The branch it is pruned for, in the order in which the run was given them; 0 where there is one.
+        branch: usize,
+    },
     /// One step of the stage is done.
     Step,
     /// An operator is pruned.
     Operator {
         /// Its full name.
         name: &'a str,
+        /// The decoder layer it belongs to.
+        layer: usize,
+        /// The branch it was pruned for, as in [`Event::Solving`].
+        branch: usize,
         /// Its relative squared error.
         relative_error: f64,
         /// Its fraction of zeros.

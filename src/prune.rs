@@ -167,13 +167,22 @@ pub fn prune_branches<B: SolverOps>(
     let mut hidden = embed::<B>(&source, device)?;
     let mut states: Vec<BranchState<'_, B>> = branches
         .into_iter()
-        .map(|branch| BranchState::new(branch, &hidden))
+        .enumerate()
+        .map(|(index, branch)| BranchState::new(index, branch, &hidden))
         .collect();
+    let mut to_come = vec![0; layers];
+    for state in &states {
+        for (layer, ..) in selected(source.decoder, state.branch.config) {
+            to_come[layer] += 1;
+        }
+    }
     let dense_needed = states.iter().any(|state| state.needs_dense());
     let mut elsewhere = 0.0;
     for layer in 0..layers {
-        observer.event(Event::Working {
-            on: &format!("layer {layer}"),
+        observer.event(Event::Layer {
+            layer,
+            layers,
+            operators: to_come[layer],
         });
         let run = LayerRun {
             source,
@@ -214,6 +223,11 @@ pub(crate) fn survey<B: SolverOps>(
     });
     let mut hidden = embed::<B>(&source, device)?;
     for layer in 0..layers {
+        observer.event(Event::Layer {
+            layer,
+            layers,
+            operators: 0,
+        });
         let dense = source.decoder.layer::<B>(layer, source.checkpoint, device)?;
         let mut states: States<B> = hidden.into_iter().map(|h| dense.begin(h)).collect();
         for (group, operators) in source.decoder.config().operator_groups().iter().enumerate() {
@@ -300,6 +314,8 @@ pub fn token_batches<'a, B: SolverOps>(
 
 /// A branch on its way through the model.
 struct BranchState<'a, B: SolverOps> {
+    /// Its place among the branches.
+    index: usize,
     branch: Branch<'a>,
     /// What enters the next layer of the pruned model; `None` where that is the dense model's.
     hidden: Option<Hidden<B>>,
@@ -311,9 +327,10 @@ struct BranchState<'a, B: SolverOps> {
 }
 
 impl<'a, B: SolverOps> BranchState<'a, B> {
-    fn new(branch: Branch<'a>, hidden: &Hidden<B>) -> Self {
+    fn new(index: usize, branch: Branch<'a>, hidden: &Hidden<B>) -> Self {
         let pruned_input = branch.config.propagation.layer_input == LayerInput::Pruned;
         Self {
+            index,
             branch,
             hidden: pruned_input.then(|| hidden.clone()),
             real: None,
@@ -419,9 +436,13 @@ impl<B: SolverOps> LayerRun<'_, B> {
             };
             if let Some(statistics) = own.as_ref().or(shared.as_ref()) {
                 for (operator, name) in &chosen {
+                    let (layer, branch) = (self.layer, state.index);
+                    observer.event(Event::Solving { name, layer, branch });
                     let report = self.operator(operator, name, statistics, &mut pruned, &mut state.branch)?;
                     observer.event(Event::Operator {
                         name,
+                        layer,
+                        branch,
                         relative_error: report.relative_error,
                         sparsity: report.sparsity,
                         seconds: report.seconds,

@@ -178,6 +178,8 @@ pub fn write(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    // Short enough to be waited for by an interruption, which would leave the temporary file.
+    let _hold = crate::cleanup::hold();
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("create a file in", folder))?;
     std::io::Write::write_all(&mut file, &views).map_err(Error::io("write", path))?;
     file.persist(path)

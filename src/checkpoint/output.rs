@@ -1,35 +1,17 @@
 //! The place a checkpoint is written to. In: the output's path. Out: a folder beside it to build in, which either takes
 //! the output's place in one step or vanishes with everything made for it.
 
+use super::partial::PartialFolder;
 use super::{Checkpoint, CheckpointError};
 use crate::error::{Error, Result};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use tempfile::TempDir;
 
 /// A folder under construction. Dropped before [`finish`](Self::finish), it removes what it made.
 #[derive(Debug)]
 pub(crate) struct OutputFolder {
-    // Dropped in this order: the folder before the parents that hold it.
-    partial: TempDir,
-    made: MadeParents,
+    partial: PartialFolder,
     output: PathBuf,
     overwrite: bool,
-}
-
-/// Parent folders that did not exist, outermost first.
-#[derive(Debug, Default)]
-struct MadeParents(Vec<PathBuf>);
-
-impl Drop for MadeParents {
-    fn drop(&mut self) {
-        for parent in self.0.iter().rev() {
-            // Only removed while empty; whatever somebody else put there keeps it.
-            if std::fs::remove_dir(parent).is_err() {
-                break;
-            }
-        }
-    }
 }
 
 impl OutputFolder {
@@ -43,21 +25,9 @@ impl OutputFolder {
         let (Some(parent), Some(name)) = (output.parent(), output.file_name()) else {
             return Err(CheckpointError::OutputExists { path: output }.into());
         };
-        let mut made = MadeParents::default();
-        make_parents(parent, &mut made)?;
-        let mut prefix = name.to_os_string();
-        prefix.push(".partial-");
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix);
-        // Temporary folders are private by default; this one becomes the user's, so the umask decides.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let partial = builder
-            .tempdir_in(parent)
-            .map_err(Error::io("create a folder in", parent))?;
+        let partial = PartialFolder::create(parent, name)?;
         Ok(Self {
             partial,
-            made,
             output,
             overwrite,
         })
@@ -74,46 +44,46 @@ impl OutputFolder {
     }
 
     /// Puts the folder in the output's place. With `overwrite`, what was there is moved aside first, moved back if the
-    /// new folder cannot take its place, and removed last.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    /// new folder cannot take its place, and removed last. An interruption waits until that is over.
+    pub(crate) fn finish(self) -> Result<()> {
         sync_folder(self.partial.path())?;
-        let mut old = None;
-        if std::fs::symlink_metadata(&self.output).is_ok() {
-            refuse_existing(&self.output, self.overwrite)?;
-            old = Some(self.aside());
-        }
-        swap(self.partial.path(), &self.output, old.as_deref())?;
-        self.partial.disable_cleanup(true);
-        self.made.0.clear();
-        if let Some(parent) = self.output.parent() {
-            sync_folder(parent)?;
-        }
-        if let Some(aside) = old
-            && let Err(error) = std::fs::remove_dir_all(&aside)
-        {
-            tracing::warn!(
-                "the replaced folder could not be removed from `{}`: {error}",
-                aside.display()
-            );
-        }
-        Ok(())
+        let aside = self.aside();
+        let (output, overwrite) = (self.output, self.overwrite);
+        self.partial
+            .publish(|partial| take_place(partial, &output, &aside, overwrite))
     }
 
     /// `<output>.old-<random>`, with the random part of the partial folder, which nobody else has.
     fn aside(&self) -> PathBuf {
-        let name = self.output.file_name().unwrap_or_default();
-        let partial = self
-            .partial
-            .path()
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let random = partial.rsplit_once(".partial-").map_or("", |(_, random)| random);
-        let mut aside = OsString::from(name);
-        aside.push(format!(".old-{random}"));
+        let mut aside = self.output.file_name().unwrap_or_default().to_os_string();
+        aside.push(format!(".old-{}", self.partial.random()));
         self.output.with_file_name(aside)
     }
+}
+
+/// Puts `new` in the output's place; what is there goes to `aside` and, once that has worked, away.
+fn take_place(new: &Path, output: &Path, aside: &Path, overwrite: bool) -> Result<()> {
+    let mut old = None;
+    if std::fs::symlink_metadata(output).is_ok() {
+        refuse_existing(output, overwrite)?;
+        old = Some(aside);
+    }
+    swap(new, output, old)?;
+    if let Some(parent) = output.parent()
+        && let Err(error) = sync_folder(parent)
+    {
+        // The output is where it belongs; only a power failure could still undo that.
+        tracing::warn!("{error}");
+    }
+    if let Some(aside) = old
+        && let Err(error) = std::fs::remove_dir_all(aside)
+    {
+        tracing::warn!(
+            "the replaced folder could not be removed from `{}`: {error}",
+            aside.display()
+        );
+    }
+    Ok(())
 }
 
 /// Renames `new` to `output`, after `output` to `aside` where that is given; a failure puts the old one back.
@@ -184,21 +154,6 @@ fn refuse_existing(output: &Path, overwrite: bool) -> Result<()> {
         return Ok(());
     }
     Err(CheckpointError::OutputIsNoCheckpoint { path }.into())
-}
-
-fn make_parents(parent: &Path, made: &mut MadeParents) -> Result<()> {
-    let missing: Vec<&Path> = parent
-        .ancestors()
-        .take_while(|p| !p.as_os_str().is_empty() && !p.exists())
-        .collect();
-    for folder in missing.into_iter().rev() {
-        match std::fs::create_dir(folder) {
-            Ok(()) => made.0.push(folder.to_path_buf()),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(Error::io("create", folder)(source)),
-        }
-    }
-    Ok(())
 }
 
 /// Makes a folder's entries durable, where the platform and the file system have that.

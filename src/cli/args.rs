@@ -28,10 +28,14 @@ pub(crate) struct Global {
     /// Print the result for people, or as one JSON document.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
+    /// What to show of the work on stderr: `auto` (a live view on a terminal, else nothing), `bar` (the same, and plain
+    /// lines where there is no terminal), `plain` (a line a step), `jsonl` (a JSON object a line, for programs), `none`.
+    #[arg(long, global = true, value_enum, default_value_t = ProgressChoice::Auto, value_name = "HOW", hide_possible_values = true)]
+    pub(crate) progress: ProgressChoice,
     /// Say more on stderr; twice says even more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// No progress and no warnings on stderr.
+    /// No warnings and no live view on stderr; `--progress plain` and `jsonl` still write their lines.
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
 }
@@ -42,6 +46,16 @@ pub(crate) enum Format {
     Json,
     /// A Markdown table; `compare` only.
     Markdown,
+}
+
+/// How progress is shown; see `Global::progress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressChoice {
+    Auto,
+    Bar,
+    Plain,
+    Jsonl,
+    None,
 }
 
 #[derive(Debug, Subcommand)]
@@ -67,6 +81,27 @@ pub(crate) enum Command {
     Mask(super::mask::MaskCommand),
     /// Check a finished checkpoint: names, shapes, formats, pattern, finite values, and that nothing else has changed.
     Verify(super::verify::VerifyArgs),
+    /// Print a script that completes this program's commands and flags in a shell.
+    Completions(CompletionsArgs),
+    /// Print a manual page, or write them all.
+    Man(ManArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The subcommand to describe. Default: the program.
+    #[arg(value_name = "SUBCOMMAND", conflicts_with = "output")]
+    pub(crate) page: Option<String>,
+    /// Write every page into this folder, which is made if it is missing.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -32,12 +32,17 @@ impl DeviceJob for Job<'_> {
             windows: &self.calibration.ids,
             batch_tokens: self.comparison.base.batch_tokens,
         };
+        // The order of the table, which is that of the branches.
+        let branches = self.comparison.patterns.iter().flat_map(|pattern| {
+            let ways = self.comparison.ways.iter();
+            ways.map(move |way| format!("{} {pattern}", way.name))
+        });
         compare::<B>(
             source,
             self.comparison,
             self.evaluation,
             device,
-            &mut Bar::new(self.quiet),
+            &mut Bar::new(self.quiet).with_branches(branches.collect()),
         )
     }
 }

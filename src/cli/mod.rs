@@ -1,7 +1,7 @@
 //! The command line: the only code that prints, or reads arguments and environment. One file a subcommand.
 //!
-//! stdout carries results, stderr logs and progress. Exit codes: 0 done, 1 the input was wrong or the job failed, 2 the
-//! command line itself was wrong.
+//! stdout carries results, stderr messages and progress. Exit codes: 0 done, 1 the input was wrong or the job failed, 2 the
+//! command line itself was wrong, 130 and 143 interrupted; see `docs/cli.md`.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -12,30 +12,38 @@ mod args;
 mod compare;
 mod data;
 mod device;
+mod documents;
 mod eval;
 mod generate;
 mod hub;
 mod inspect;
+mod log;
 mod mask;
 mod model;
 mod pack;
 mod progress;
 mod prune;
 mod show;
+mod signals;
 mod solve;
+mod statistics;
 mod verify;
 mod zeroshot;
 
-use crate::error::Error;
 use args::{Arguments, Command};
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    start_log(arguments.global.verbose, arguments.global.quiet);
+    let matches = Arguments::command().get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let global = &arguments.global;
+    progress::start(global.progress, matches.subcommand_name().unwrap_or_default());
+    log::start(global.verbose, global.quiet);
+    if let Err(error) = signals::watch() {
+        tracing::warn!("an interruption will leave temporary folders behind: {error}");
+    }
     let has_markdown = matches!(arguments.command, Command::Compare(_));
     let checked = show::check(global.format, has_markdown);
     let outcome = checked.and_then(|()| match &arguments.command {
@@ -49,52 +57,23 @@ pub fn main() -> ExitCode {
         Command::Unpack(args) => pack::unpack(args, global),
         Command::Mask(command) => mask::run(command, global),
         Command::Verify(args) => verify::run(args, global),
+        Command::Completions(args) => documents::completions(args),
+        Command::Man(args) => documents::man(args),
     });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    // If the run failed because an interruption took its folder away, that is still at work and ends the process.
+    std::mem::forget(crate::cleanup::hold());
+    let code = match outcome {
+        Ok(()) => 0,
         Err(error) => {
-            tell(&error);
-            ExitCode::FAILURE
+            progress::clear();
+            log::failed(&error);
+            1
         }
-    }
-}
-
-/// The fact, then the advice.
-fn tell(error: &Error) {
-    eprintln!("error: {error}");
-    let mut source = std::error::Error::source(error);
-    let mut said = error.to_string();
-    while let Some(cause) = source {
-        // Many errors already spell their cause out.
-        let text = cause.to_string();
-        if !said.contains(&text) {
-            eprintln!("  caused by: {text}");
-            said.push_str(&text);
-        }
-        source = cause.source();
-    }
-    if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
-    }
-}
-
-/// Logs go to stderr: warnings by default, more with `-v`; `RUST_LOG` overrides both.
-fn start_log(verbose: u8, quiet: bool) {
-    let level = match (quiet, verbose) {
-        (true, _) => "error",
-        (_, 0) => "fista_pruner=warn,error",
-        (_, 1) => "fista_pruner=info,warn",
-        _ => "fista_pruner=debug,info",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let colour =
-        std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .without_time()
-        .with_target(false)
-        .init();
+    progress::end(code);
+    if code == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

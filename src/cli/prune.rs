@@ -3,20 +3,20 @@
 use super::args::{Global, PruneArgs};
 use super::model::Chosen;
 use super::progress::Bar;
+use super::statistics::StatisticsFolder;
 use super::{data, device, model, show, solve};
 use crate::allocation::{Allocation, allocate, read_table};
 use crate::calibration::TokenWindows;
-use crate::checkpoint::{CheckpointWriter, resolve};
+use crate::checkpoint::CheckpointWriter;
 use crate::config::PruneConfig;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::plan::{self, Plan};
 use crate::prune::{self, SavedStatistics, WeightSink};
 use crate::report::{self, ModelReport, OperatorReport, Report};
-use crate::saved::{self, NamedTensor};
 use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
@@ -61,6 +61,9 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         what: format!("the report is no JSON: {e}"),
     })?;
     output.writer.add_file(report::FILE_NAME, &json)?;
+    if let Some(statistics) = output.statistics {
+        statistics.finish()?;
+    }
     output.writer.finish()?;
     show::result(global.format, &report, report_text)
 }
@@ -148,7 +151,7 @@ impl WeightSink for Output {
 
     fn statistics(&mut self, operator: SavedStatistics) -> Result<()> {
         if let Some(folder) = &mut self.statistics {
-            folder.tensors.extend(saved::tensors(operator));
+            folder.add(operator);
         }
         Ok(())
     }
@@ -158,37 +161,6 @@ impl WeightSink for Output {
             Some(folder) => folder.write(layer),
             None => Ok(()),
         }
-    }
-}
-
-/// The folder of `--save-statistics`: one file a layer.
-struct StatisticsFolder {
-    path: PathBuf,
-    tensors: Vec<NamedTensor>,
-}
-
-impl StatisticsFolder {
-    /// Not inside the output, which must not exist before it is finished.
-    fn create(path: &Path, output: &Path) -> Result<Self> {
-        if resolve(path)?.starts_with(output) {
-            return Err(Error::Setting {
-                setting: "--save-statistics",
-                reason: format!("`{}` lies in the folder of --output", path.display()),
-            });
-        }
-        std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            tensors: Vec::new(),
-        })
-    }
-
-    fn write(&mut self, layer: usize) -> Result<()> {
-        let tensors = std::mem::take(&mut self.tensors);
-        if tensors.is_empty() {
-            return Ok(());
-        }
-        saved::write(&self.path.join(format!("layer-{layer:03}.safetensors")), &tensors)
     }
 }
 

@@ -99,9 +99,12 @@ fn one_pass<B: SolverOps>(
         .map(|ids| embedding.forward(ids, 0))
         .collect();
     drop(embedding);
-    for layer in 0..decoder.config().num_layers() {
-        observer.event(Event::Working {
-            on: &format!("layer {layer}"),
+    let layers = decoder.config().num_layers();
+    for layer in 0..layers {
+        observer.event(Event::Layer {
+            layer,
+            layers,
+            operators: 0,
         });
         let layer = decoder.layer::<B>(layer, checkpoint, device)?;
         hidden = hidden.into_iter().map(|h| layer.forward(h)).collect();

@@ -14,8 +14,14 @@ mod cli_prune;
 mod cli_solve;
 mod cli_verify;
 mod docs;
+mod documents;
 mod hub_data;
 mod hub_model;
+mod progress;
+#[cfg(unix)]
+mod signals;
 mod smollm2;
 mod solver;
+#[cfg(unix)]
+mod terminal;
 mod zeroshot;

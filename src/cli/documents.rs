@@ -1,0 +1,141 @@
+//! `completions` and `man`: what the command line says of itself, for shells and for `man`.
+
+use super::args::{Arguments, CompletionsArgs, ManArgs};
+use super::show;
+use crate::error::{Error, Result};
+use clap::{Command, CommandFactory};
+use std::io::Write;
+use std::path::Path;
+
+const NAME: &str = "fista-pruner";
+
+pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Arguments::command(), NAME, &mut script);
+    show::print(&String::from_utf8_lossy(&script))
+}
+
+pub(crate) fn man(args: &ManArgs) -> Result<()> {
+    let pages = pages();
+    if let Some(folder) = &args.output {
+        return write(&pages, folder);
+    }
+    let wanted = match &args.page {
+        None => NAME.to_owned(),
+        Some(page) => format!("{NAME}-{page}"),
+    };
+    match pages.iter().find(|page| page.name == wanted) {
+        Some(page) => show::print(&page.text),
+        None => {
+            let known = pages
+                .iter()
+                .filter_map(|page| page.name.strip_prefix(NAME)?.strip_prefix('-'));
+            Err(Error::Setting {
+                setting: "man",
+                reason: format!(
+                    "there is no subcommand `{}`; there are {}",
+                    args.page.as_deref().unwrap_or_default(),
+                    known.collect::<Vec<_>>().join(", ")
+                ),
+            })
+        }
+    }
+}
+
+/// A manual page in roff.
+struct Page {
+    /// The program's name, or with the subcommand's after a hyphen.
+    name: String,
+    text: String,
+}
+
+/// The program's page and one a subcommand.
+fn pages() -> Vec<Page> {
+    let mut program = Arguments::command().disable_help_subcommand(true);
+    program.build();
+    let subcommands = program.get_subcommands().filter(|command| !command.is_hide_set());
+    std::iter::once(&program).chain(subcommands).map(page).collect()
+}
+
+fn page(command: &Command) -> Page {
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    let page = clap_mangen::Man::new(command.clone())
+        .title(name.to_uppercase())
+        // Left out, what follows would stand in its place.
+        .date(" ")
+        .source(format!("{NAME} {}", env!("CARGO_PKG_VERSION")))
+        .manual("User Commands");
+    let mut text = Vec::new();
+    // Writing to memory cannot fail.
+    let _ = page.render(&mut text);
+    Page {
+        name: name.to_owned(),
+        text: String::from_utf8_lossy(&text).into_owned(),
+    }
+}
+
+/// Writes the pages, each of which appears whole.
+fn write(pages: &[Page], folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    let _hold = crate::cleanup::hold();
+    for page in pages {
+        let path = folder.join(format!("{}.1", page.name));
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".man-");
+        // Others read manual pages too.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder
+            .tempfile_in(folder)
+            .map_err(Error::io("create a file in", folder))?;
+        file.write_all(page.text.as_bytes())
+            .map_err(Error::io("write", &path))?;
+        file.persist(&path)
+            .map_err(|e| Error::io("create", &path)(e.error))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_overview_has_every_subcommand_and_every_global_flag() {
+        let overview = include_str!("../../docs/cli.md");
+        let program = Arguments::command();
+        for command in program.get_subcommands() {
+            let name = command.get_name();
+            assert!(
+                overview.contains(&format!("| `{name}` |")),
+                "docs/cli.md has no `{name}`"
+            );
+        }
+        let mut flags = 0;
+        for argument in program
+            .get_arguments()
+            .filter(|argument| argument.is_global_set())
+        {
+            let long = argument.get_long().unwrap();
+            let short = argument
+                .get_short()
+                .map(|short| format!("`-{short}`, "))
+                .unwrap_or_default();
+            let flag = format!("| {short}`--{long}");
+            assert!(overview.contains(&flag), "docs/cli.md has no {flag}");
+            flags += 1;
+        }
+        assert!(flags >= 5, "only {flags} global flags were found");
+    }
+
+    #[test]
+    fn one_page_a_subcommand() {
+        let pages = pages();
+        assert_eq!(pages.len(), 1 + Arguments::command().get_subcommands().count());
+        for page in pages {
+            let header = format!(".TH {} 1", page.name.to_uppercase());
+            assert!(page.text.contains(&header), "{}", page.text);
+            assert!(page.text.contains(".SH OPTIONS"), "{}", page.name);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The memory that the process has now and had at most.
+
+/// Resident bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Memory {
+    pub(super) resident: u64,
+    pub(super) peak: u64,
+}
+
+impl Memory {
+    /// What the system says; `None` where it does not.
+    pub(super) fn now() -> Option<Self> {
+        Self::parse(&std::fs::read_to_string("/proc/self/status").ok()?)
+    }
+
+    fn parse(status: &str) -> Option<Self> {
+        let bytes = |field: &str| -> Option<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+            Some(kibibytes * 1024)
+        };
+        Some(Self {
+            resident: bytes("VmRSS:")?,
+            peak: bytes("VmHWM:")?,
+        })
+    }
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use crate::cli::show::bytes;
+        write!(f, "memory {} (peak {})", bytes(self.resident), bytes(self.peak))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_s_words() {
+        let status = "Name:\tx\nVmHWM:\t    2000 kB\nVmRSS:\t    1000 kB\n";
+        let memory = Memory::parse(status).unwrap();
+        assert_eq!(
+            memory,
+            Memory {
+                resident: 1_024_000,
+                peak: 2_048_000
+            }
+        );
+        assert_eq!(memory.to_string(), "memory 1.02 MB (peak 2.05 MB)");
+        assert_eq!(Memory::parse("VmRSS:\t1000 kB\n"), None);
+    }
+}

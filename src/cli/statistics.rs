@@ -1,0 +1,79 @@
+//! The folder of `prune --save-statistics`: one file a layer. It, or its new files where it exists already, appear only
+//! when the run is over.
+
+use crate::checkpoint::{PartialFolder, resolve};
+use crate::error::{Error, Result};
+use crate::prune::SavedStatistics;
+use crate::saved::{self, NamedTensor};
+use std::path::{Path, PathBuf};
+
+/// A folder of statistics under construction. Dropped before [`finish`](Self::finish), it leaves nothing.
+pub(crate) struct StatisticsFolder {
+    path: PathBuf,
+    partial: PartialFolder,
+    tensors: Vec<NamedTensor>,
+    files: Vec<String>,
+}
+
+impl StatisticsFolder {
+    /// A folder that will be at `path`, which must not lie inside `output`: that does not exist before it is finished.
+    pub(crate) fn create(path: &Path, output: &Path) -> Result<Self> {
+        let refuse = |reason: &str| Error::Setting {
+            setting: "--save-statistics",
+            reason: format!("`{}` {reason}", path.display()),
+        };
+        let resolved = resolve(path)?;
+        if resolved.starts_with(output) {
+            return Err(refuse("lies in the folder of --output"));
+        }
+        let partial = if resolved.is_dir() {
+            // Within the folder, which may be the only writable one, or a file system of its own.
+            PartialFolder::create(&resolved, "statistics".as_ref())?
+        } else {
+            let (false, Some(parent), Some(name)) =
+                (resolved.exists(), resolved.parent(), resolved.file_name())
+            else {
+                return Err(refuse("is no folder"));
+            };
+            PartialFolder::create(parent, name)?
+        };
+        Ok(Self {
+            path: resolved,
+            partial,
+            tensors: Vec::new(),
+            files: Vec::new(),
+        })
+    }
+
+    /// Takes an operator of the layer at hand.
+    pub(crate) fn add(&mut self, operator: SavedStatistics) {
+        self.tensors.extend(saved::tensors(operator));
+    }
+
+    /// Writes the layer's file, if any of its operators was taken.
+    pub(crate) fn write(&mut self, layer: usize) -> Result<()> {
+        let tensors = std::mem::take(&mut self.tensors);
+        if tensors.is_empty() {
+            return Ok(());
+        }
+        let name = format!("layer-{layer:03}.safetensors");
+        saved::write(&self.partial.path().join(&name), &tensors)?;
+        self.files.push(name);
+        Ok(())
+    }
+
+    /// Puts the folder in its place; files of a folder that was there are replaced where a new one has their name.
+    pub(crate) fn finish(self) -> Result<()> {
+        let (target, files) = (self.path, self.files);
+        self.partial.publish(|partial| {
+            if !target.is_dir() {
+                return std::fs::rename(partial, &target).map_err(Error::io("rename to", &target));
+            }
+            for name in files {
+                let path = target.join(&name);
+                std::fs::rename(partial.join(&name), &path).map_err(Error::io("rename to", &path))?;
+            }
+            std::fs::remove_dir(partial).map_err(Error::io("remove", partial))
+        })
+    }
+}
