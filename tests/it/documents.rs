@@ -64,10 +64,11 @@ fn bash_offers_what_fits() {
         let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
         let script = format!(
             "source ./complete.bash; COMP_WORDS=({}); COMP_CWORD={}; \
-             _fista-pruner fista-pruner '{}' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+             _fista-pruner fista-pruner '{}' '{}'; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
             quoted.join(" "),
             words.len() - 1,
             words[words.len() - 1],
+            words[words.len() - 2],
         );
         let mut bash = Command::new("bash");
         workspace.prepare(&mut bash);

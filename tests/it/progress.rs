@@ -52,7 +52,9 @@ fn json_lines_tell_what_the_report_tells() {
         assert_eq!(event.get("branch"), None);
         if cfg!(target_os = "linux") {
             let [now, peak] = ["rss_bytes", "peak_rss_bytes"].map(|key| event[key].as_u64().unwrap());
-            assert!(now > 1_000_000 && peak <= report.peak_host_bytes.unwrap());
+            assert!(now > 1_000_000 && now <= peak);
+            // The kernel counts in batches.
+            assert!(peak as f64 <= 1.1 * report.peak_host_bytes.unwrap() as f64);
         }
     }
     let steps: Vec<_> = of_kind(&events, "step")
@@ -119,11 +121,11 @@ fn branches_have_names_and_stages_follow_each_other() {
 #[test]
 fn errors_and_logs_are_json_lines_too() {
     let workspace = Workspace::with("smollm2-style");
-    let outcome = workspace.run("prune --model model --output model --progress jsonl");
+    let outcome = workspace.run("prune --model nowhere --output out --progress jsonl");
     let events = events(&outcome.stderr);
     assert_eq!(outcome.code, 1);
     let error = of_kind(&events, "error")[0];
-    assert!(error["message"].as_str().unwrap().contains("model"));
+    assert!(error["message"].as_str().unwrap().contains("nowhere"));
     assert!(events[events.len() - 1]["exit_code"] == 1);
     let outcome = workspace.succeed(&format!("{PRUNE} --progress jsonl -v"));
     let events = self::events(&outcome.stderr);
@@ -207,7 +209,7 @@ fn examples() -> Vec<String> {
     let pruned = said(&format!("{PRUNE} -v"));
     let compared = said("compare --model model --calibration ids.safetensors --methods wanda,best");
     let evaluated = said("eval --model model --data ids.safetensors");
-    let failed = said("prune --model model --output out");
+    let failed = said("prune --model nowhere --output out");
     let line = "prune --output out --overwrite --progress jsonl";
     let begun = |event: &Value| event["event"] == "stage";
     let (_, interrupted) = crate::signals::interrupt(&workspace, line, rustix::process::Signal::INT, begun);

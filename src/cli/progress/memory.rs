@@ -19,10 +19,10 @@ impl Memory {
             let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
             Some(kibibytes * 1024)
         };
-        Some(Self {
-            resident: bytes("VmRSS:")?,
-            peak: bytes("VmHWM:")?,
-        })
+        let resident = bytes("VmRSS:")?;
+        // The kernel counts in batches, and the two need not fit.
+        let peak = bytes("VmHWM:")?.max(resident);
+        Some(Self { resident, peak })
     }
 }
 
