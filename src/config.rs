@@ -332,8 +332,9 @@ pub struct SolverConfig {
 }
 
 impl SolverConfig {
-    /// The default ridge: see the measurements in docs/algorithm.md.
-    pub const RIDGE: f64 = 1e-3;
+    /// The default ridge, half of what SparseGPT and ALPS take: the calibration error stays below ALPS by more than 1 % in the
+    /// mean, and held-out perplexity gains most of what more would bring.
+    pub const RIDGE: f64 = 5e-3;
 
     /// The paper's settings for a model family: OPT starts from SparseGPT, LLaMA and its kin from Wanda
     /// (arXiv 2408.03728, Sec. 4.1). Without a family, OPT's.

@@ -302,7 +302,7 @@ pub(crate) struct SolverArgs {
     /// Steps of ℓ0 splitting between two renewals of its inverse. Default: 3.
     #[arg(long, value_name = "N", help_heading = "Solver settings")]
     pub(crate) l0_refresh: Option<usize>,
-    /// Pull of l0 and of the polish towards the dense weight, relative to the Gram matrix's mean diagonal. Default: 0.001.
+    /// Pull of l0 and of the polish towards the dense weight, relative to the Gram matrix's mean diagonal. Default: 0.005.
     #[arg(long, value_name = "R", help_heading = "Solver settings")]
     pub(crate) ridge: Option<f64>,
     /// SparseGPT's damping, relative to the mean diagonal of the Gram matrix. Official code: 0.01.

@@ -88,7 +88,15 @@ fn label(text: &str, colour: AnsiColor) -> String {
 
 /// Whether stderr takes colours: a terminal that has them, unless NO_COLOR, CLICOLOR or CLICOLOR_FORCE say otherwise.
 fn coloured() -> bool {
-    anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let is = |name: &str, expected: &str| variable(name).is_some_and(|value| value == expected);
+    if variable("NO_COLOR").is_some() {
+        return false;
+    }
+    if variable("CLICOLOR_FORCE").is_some() && !is("CLICOLOR_FORCE", "0") {
+        return true;
+    }
+    !is("CLICOLOR", "0") && !is("TERM", "dumb") && std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
 
 /// Makes one [`Message`] an event.
