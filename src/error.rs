@@ -151,6 +151,10 @@ pub enum Error {
     /// The device could not be opened or failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+
+    /// A caller's module, or a mask for it, that cannot be used.
+    #[error(transparent)]
+    Module(#[from] crate::module::ModuleError),
 }
 
 impl From<crate::hub::HubError> for Error {
@@ -192,6 +196,7 @@ impl Error {
             Self::Device(DeviceError::NotCompiled { feature, .. }) => Some(format!(
                 "build with `cargo build --release --features {feature}`, or choose another --device"
             )),
+            Self::Module(error) => error.hint(),
             Self::Factorisation { .. } => Some("give more calibration text: --samples, --seq-len".into()),
             _ => None,
         }

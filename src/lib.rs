@@ -43,5 +43,7 @@ pub mod mask;
 pub mod pack;
 pub mod verify;
 
+pub mod module;
+
 pub mod cli;
 pub mod demo;

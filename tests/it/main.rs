@@ -17,6 +17,8 @@ mod docs;
 mod documents;
 mod hub_data;
 mod hub_model;
+mod module;
+mod module_training;
 mod progress;
 #[cfg(unix)]
 mod signals;
