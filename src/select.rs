@@ -24,16 +24,16 @@ pub(crate) fn keep_all_but(scores: &[f32], zeros: usize) -> Vec<bool> {
     if zeros >= scores.len() {
         return vec![false; scores.len()];
     }
-    let (border, below) = border_bin(scores, zeros);
+    let (border, below) = border_bin(scores, zeros, bin);
     let mut keep: Vec<bool> = scores
         .par_iter()
         .with_min_len(CHUNK)
-        .map(|s| size_bin(*s) > border)
+        .map(|s| bin(*s) > border)
         .collect();
     let mut candidates: Vec<u32> = (0..scores.len() as u32)
         .into_par_iter()
         .with_min_len(CHUNK)
-        .filter(|i| size_bin(scores[*i as usize]) == border)
+        .filter(|i| bin(scores[*i as usize]) == border)
         .collect();
     let cut = zeros - below;
     if cut < candidates.len() {
@@ -50,6 +50,11 @@ pub(crate) fn keep_all_but(scores: &[f32], zeros: usize) -> Vec<bool> {
 
 /// Entries a task looks at.
 const CHUNK: usize = 1 << 14;
+/// The bin of an entry's size; what is not a number is in the lowest.
+fn bin(score: f32) -> u32 {
+    if score.is_nan() { 0 } else { 1 + size_bin(score) }
+}
+
 /// `true` for the `n` entries of largest absolute value in each group of `m`.
 pub(crate) fn keep_in_groups(scores: &[f32], n: usize, m: usize) -> Vec<bool> {
     let mut keep = vec![false; scores.len()];

@@ -288,7 +288,7 @@ fn threshold(values: &[f32], zeros: usize) -> f32 {
     if zeros == 0 || values.is_empty() {
         return -1.0;
     }
-    let (border, below) = border_bin(values, zeros);
+    let (border, below) = border_bin(values, zeros, size_bin);
     let mut candidates: Vec<f32> = values
         .par_chunks(CHUNK)
         .flat_map_iter(|values| values.iter().filter(|v| size_bin(**v) == border).map(|v| v.abs()))
