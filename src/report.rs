@@ -1,6 +1,7 @@
 //! 6. The record of a run: what went in, what was done to every operator, what came out. Written beside the weights as
 //!    `pruning_report.json`.
 
+use crate::memory::Memory;
 use crate::pattern::Pattern;
 use crate::solver::SolveInfo;
 use serde::{Deserialize, Serialize};
@@ -87,8 +88,5 @@ pub fn overall_sparsity(operators: &[OperatorReport]) -> f64 {
 
 /// Largest resident memory of this process so far, in bytes; `None` where the system does not tell.
 pub fn peak_host_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kibibytes * 1024)
+    Memory::now().map(|memory| memory.peak)
 }

@@ -95,7 +95,7 @@ fn spread(text: &str, chosen: &Chosen, config: &mut PruneConfig) -> Result<Alloc
     }
     let names: Vec<String> = prune::selected(&chosen.model.decoder, config)
         .into_iter()
-        .map(|(_, _, _, name)| name)
+        .map(|operator| operator.name)
         .collect();
     config.patterns = read_table(path, &names)?;
     Ok(Allocation::Uniform)
@@ -115,22 +115,22 @@ impl DeviceJob for Job<'_> {
 
     fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
         let mut bar = Bar::new(self.quiet);
+        // A uniform rate leaves what a table file may have said.
         if self.allocation != Allocation::Uniform {
-            let source = prune::Source {
-                checkpoint: &self.model.checkpoint,
-                decoder: &self.model.decoder,
-                windows: &self.windows.ids,
-                batch_tokens: self.config.batch_tokens,
-            };
+            let source = job(self.model, self.windows, self.config).source();
             self.config.patterns = allocate::<B>(source, self.config, self.allocation, device, &mut bar)?;
         }
-        let job = prune::Job {
-            checkpoint: &self.model.checkpoint,
-            decoder: &self.model.decoder,
-            windows: &self.windows.ids,
-            config: self.config,
-        };
+        let job = job(self.model, self.windows, self.config);
         prune::prune::<B>(job, device, self.output, &mut bar)
+    }
+}
+
+fn job<'a>(model: &'a Model, windows: &'a TokenWindows, config: &'a PruneConfig) -> prune::Job<'a> {
+    prune::Job {
+        checkpoint: &model.checkpoint,
+        decoder: &model.decoder,
+        windows: &windows.ids,
+        config,
     }
 }
 
