@@ -58,7 +58,7 @@ impl<B: Backend> Model<B> {
 
     /// `[batch, CONTEXT]` to `[batch, LETTERS]`.
     fn forward(&self, letters: Tensor<B, 2, Int>, by: &mut impl ApplyLinear<B>) -> Tensor<B, 2> {
-        let x = self.embedding.forward(letters).flatten(1, 2);
+        let x = self.embedding.forward(letters).flatten::<2>(1, 2);
         let x = relu(by.apply(&self.hidden, x));
         by.apply(&self.head, x)
     }
@@ -167,7 +167,7 @@ impl Work<'_> {
     {
         let training =
             SupervisedTraining::new(self.folder, loader(self.train, true), loader(self.valid, false))
-                .metrics((LossMetric::new(),))
+                .metrics((LossMetric::<Device>::new(),))
                 .num_epochs(epochs)
                 .renderer(Quiet)
                 .with_application_logger(None);
@@ -178,7 +178,8 @@ impl Work<'_> {
     /// Mean loss on the held-out windows.
     fn loss(&self, model: &Model<Training>) -> f64 {
         let model = model.valid();
-        let losses = loader::<Device>(self.valid, false).iter().map(|batch| {
+        let loader = loader::<Device>(self.valid, false);
+        let losses = loader.iter().map(|batch| {
             let rows = batch.next.dims()[0] as f64;
             let loss = model.classify(batch).loss.into_data().iter::<f64>().sum::<f64>();
             (loss * rows, rows)
