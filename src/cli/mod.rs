@@ -18,6 +18,7 @@ mod inspect;
 mod model;
 mod progress;
 mod prune;
+mod report;
 mod show;
 mod solve;
 
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
     let checked = show::check(global.format, has_markdown);
     let outcome = checked.and_then(|()| match &arguments.command {
         Command::Prune(args) => prune::run(args, global),
+        Command::Report(args) => report::run(args, global),
         Command::Eval(args) => eval::run(args, global),
         Command::Inspect(args) => inspect::run(args, global),
         Command::Generate(args) => generate::run(args, global),

@@ -1,6 +1,8 @@
 //! What a model is worth: perplexity on text.
 
+mod along;
 mod perplexity;
 
-pub(crate) use perplexity::head_nll;
+pub use along::Score;
+pub(crate) use along::{Along, check_windows};
 pub use perplexity::{Perplexity, perplexity};

@@ -9,5 +9,6 @@ mod cli_compare;
 mod cli_eval;
 mod cli_prune;
 mod cli_solve;
+mod report;
 mod smollm2;
 mod solver;
