@@ -187,7 +187,12 @@ fn a_torch_checkpoint_gives_the_weights_of_its_safetensors_twin() {
     workspace.succeed(&format!("{PRUNE} --overwrite --method wanda --sparsity 0.5"));
     assert_eq!(
         names(&workspace.path("out")),
-        ["config.json", "model.safetensors", "pruning_report.json", "report.html"]
+        [
+            "config.json",
+            "model.safetensors",
+            "pruning_report.json",
+            "report.html"
+        ]
     );
     assert!(workspace.weights("out").0 == twin.0);
 }

@@ -81,8 +81,9 @@ fn perplexity_before_and_after_is_that_of_eval() {
         let report = workspace.json(&format!("{line} --data text.safetensors --max-windows 3"));
         assert!(workspace.weights("out").0 == weights, "{model}");
         for (path, score) in [("model", "dense"), ("out", "pruned")] {
-            let alone =
-                workspace.json(&format!("eval --model {path} --data text.safetensors --max-windows 3"));
+            let alone = workspace.json(&format!(
+                "eval --model {path} --data text.safetensors --max-windows 3"
+            ));
             let score = &report["evaluation"][score];
             for field in ["perplexity", "mean_nll", "window_nll"] {
                 assert_eq!(score[field], alone[field], "{model} {path} {field}");
@@ -167,8 +168,14 @@ fn the_page_has_every_operator_and_fetches_nothing() {
             assert_eq!(found, 0, "{outside} with {arguments}");
         }
         assert!(page.contains("default-src 'none'"));
-        assert_eq!(page.contains("Error along the rounds"), arguments.contains("fista"));
-        assert_eq!(page.contains("Perplexity before and after"), arguments.contains("--data"));
+        assert_eq!(
+            page.contains("Error along the rounds"),
+            arguments.contains("fista")
+        );
+        assert_eq!(
+            page.contains("Perplexity before and after"),
+            arguments.contains("--data")
+        );
     }
 }
 
@@ -177,7 +184,8 @@ fn a_hostile_folder_is_shown_as_text() {
     let workspace = Workspace::new();
     let hostile = "<script>alert(1)<\"img\"onerror='x'>&";
     workspace.copy_model("opt-125m-style", hostile);
-    let line = format!("prune --model {hostile} --output out<b> --calibration ids.safetensors --method magnitude");
+    let line =
+        format!("prune --model {hostile} --output out<b> --calibration ids.safetensors --method magnitude");
     workspace.succeed(&line);
     let page = String::from_utf8(workspace.read("out<b>/report.html")).unwrap();
     assert!(page.contains("&lt;script&gt;alert(1)&lt;&quot;img&quot;onerror='x'&gt;&amp;"));
@@ -189,7 +197,9 @@ fn a_hostile_folder_is_shown_as_text() {
 #[test]
 fn the_page_is_made_again_from_the_json() {
     let workspace = Workspace::with("opt-125m-style");
-    workspace.succeed(&format!("{PRUNE} --method fista --max-rounds 2 --data ids.safetensors"));
+    workspace.succeed(&format!(
+        "{PRUNE} --method fista --max-rounds 2 --data ids.safetensors"
+    ));
     let page = workspace.read("out/report.html");
     std::fs::remove_file(workspace.path("out/report.html")).unwrap();
     let outcome = workspace.json("report --input out");
@@ -202,7 +212,10 @@ fn the_page_is_made_again_from_the_json() {
     workspace.refuse("report --input model", &["pruning_report.json", "cannot read"]);
     workspace.refuse("report --input model/config.json", &["report_version", "hint:"]);
     workspace.refuse("report --input ids.safetensors", &["no JSON"]);
-    workspace.refuse("report --input out --output out/model.safetensors", &["no HTML page"]);
+    workspace.refuse(
+        "report --input out --output out/model.safetensors",
+        &["no HTML page"],
+    );
     workspace.refuse("report --input out --output nowhere/page.html", &["nowhere"]);
     workspace.set_json("out/pruning_report.json", "report_version", 1.into());
     workspace.refuse("report --input out", &["version 1", "version 2"]);

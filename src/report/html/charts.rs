@@ -164,17 +164,17 @@ fn rounds(operators: &[OperatorReport]) -> Markup {
         .max(2)
         - 1;
     let first = first_round(operators);
-    let x = Axis::new(first as f64, (first + last) as f64, false);
+    let x = Axis::new(first as f64, (first + last) as f64, Scale::Whole);
     let y = Axis::new(
         all().fold(f64::INFINITY, f64::min).min(0.99),
         all().fold(1.0, f64::max),
-        false,
+        Scale::Linear,
     );
     let place = |round: usize, error: f64| (x.across((round + first) as f64), y.up(error));
     // Marks that touch would hide the line.
     let every = last.div_ceil(24).max(1);
     html! {
-        (frame("best error so far, by round", &x, &y, ("round", "% of the first"), |v| short(v), |v| format!("{}", (v * 1000.0).round() / 10.0), {
+        (frame("best error so far, by round", &x, &y, ("round", "% of the first"), |v| format!("{v:.0}"), |v| format!("{}", (v * 1000.0).round() / 10.0), {
             html! {
                 @for (class, (_, course)) in courses.iter().enumerate() {
                     @let points: Vec<String> = course.iter().enumerate().map(|(round, error)| {
@@ -230,7 +230,7 @@ fn scatter(operators: &[OperatorReport]) -> Markup {
     let axis = |value: fn(&OperatorReport) -> f64| {
         let least = shown.iter().map(|o| value(o)).fold(f64::INFINITY, f64::min);
         let most = shown.iter().map(|o| value(o)).fold(0.0, f64::max);
-        Axis::new(least, most, true)
+        Axis::new(least, most, Scale::Logarithmic)
     };
     if shown.is_empty() {
         return html! { p { "No operator has an error: nothing of what the model computes on the calibration data was lost." } };
@@ -278,38 +278,40 @@ fn frame(
     }
 }
 
+/// How an axis runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scale {
+    Linear,
+    /// Linear, with ticks at whole numbers only.
+    Whole,
+    /// Logarithmic; both ends are above zero.
+    Logarithmic,
+}
+
 /// From values to places.
 pub(super) struct Axis {
     low: f64,
     high: f64,
-    logarithmic: bool,
+    scale: Scale,
 }
 
 impl Axis {
-    /// Holds `low` to `high`; a logarithmic one needs both above zero.
-    pub(super) fn new(low: f64, high: f64, logarithmic: bool) -> Self {
-        if logarithmic {
+    /// Holds `low` to `high`.
+    pub(super) fn new(low: f64, high: f64, scale: Scale) -> Self {
+        if scale == Scale::Logarithmic {
             // A little room around the marks, and more where all values are the same.
             let room = if high < low * 1.5 { 1.5 } else { 1.15 };
             let (low, high) = (low / room, high * room);
-            return Self {
-                low,
-                high,
-                logarithmic,
-            };
+            return Self { low, high, scale };
         }
         let high = if high > low { high } else { low + 1.0 };
-        Self {
-            low,
-            high,
-            logarithmic,
-        }
+        Self { low, high, scale }
     }
 
     fn share(&self, value: f64) -> f64 {
-        match self.logarithmic {
-            true => (value / self.low).ln() / (self.high / self.low).ln(),
-            false => (value - self.low) / (self.high - self.low),
+        match self.scale {
+            Scale::Logarithmic => (value / self.low).ln() / (self.high / self.low).ln(),
+            Scale::Linear | Scale::Whole => (value - self.low) / (self.high - self.low),
         }
     }
 
@@ -321,27 +323,43 @@ impl Axis {
         BOTTOM - (BOTTOM - TOP) * self.share(value)
     }
 
-    /// Round numbers on the axis, between two and a few.
+    /// Round numbers on the axis, a few of them.
     pub(super) fn ticks(&self) -> Vec<f64> {
-        let within = |v: &f64| *v >= self.low * (1.0 - 1e-9) && *v <= self.high * (1.0 + 1e-9);
-        if self.logarithmic && self.high / self.low > 4.0 {
-            let decades = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
-            let steps: &[f64] = match self.high / self.low {
-                ratio if ratio < 30.0 => &[1.0, 2.0, 5.0],
-                ratio if ratio < 1e3 => &[1.0, 3.0],
-                _ => &[1.0],
-            };
-            let all = decades.flat_map(|d| steps.iter().map(move |s| s * 10f64.powi(d)));
-            return all.filter(within).collect();
+        let ratio = self.high / self.low;
+        match self.scale {
+            // Over less, round powers are too far apart.
+            Scale::Logarithmic if ratio > 4.0 => self.powers(ratio),
+            _ => self.steps(),
         }
+    }
+
+    fn powers(&self, ratio: f64) -> Vec<f64> {
+        let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
+        let steps: &[f64] = match ratio {
+            ratio if ratio < 30.0 => &[1.0, 2.0, 5.0],
+            ratio if ratio < 1e3 => &[1.0, 3.0],
+            _ => &[1.0],
+        };
+        // At most about ten of them, however far the values lie apart.
+        let every = ((last - first) as usize).div_ceil(10).max(1);
+        (first..=last)
+            .step_by(every)
+            .flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)))
+            .filter(|tick| (self.low * (1.0 - 1e-9)..=self.high * (1.0 + 1e-9)).contains(tick))
+            .collect()
+    }
+
+    fn steps(&self) -> Vec<f64> {
         let rough = (self.high - self.low) / 4.0;
         let unit = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0]
-            .map(|s| s * unit)
-            .into_iter()
-            .find(|s| *s >= rough);
-        let step = step.unwrap_or(rough);
-        let first = (self.low / step).ceil() as i64;
+        let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * unit);
+        let step = steps.into_iter().find(|step| *step >= rough).unwrap_or(rough);
+        let step = if self.scale == Scale::Whole {
+            step.max(1.0)
+        } else {
+            step
+        };
+        let first = (self.low / step - 1e-9).ceil() as i64;
         let last = (self.high / step + 1e-9).floor() as i64;
         (first..=last).map(|k| k as f64 * step).collect()
     }

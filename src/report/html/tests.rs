@@ -141,15 +141,17 @@ fn the_best_round_so_far_is_kept() {
 
 #[test]
 fn axes_have_round_numbers_within() {
-    let ticks = |low, high, logarithmic| charts::Axis::new(low, high, logarithmic).ticks();
-    assert_eq!(ticks(0.0, 10.0, false), [0.0, 5.0, 10.0]);
-    assert_eq!(ticks(1.0, 1000.0, true), [1.0, 10.0, 100.0, 1000.0]);
+    use charts::{Axis, Scale};
+    let ticks = |low, high, scale| Axis::new(low, high, scale).ticks();
+    assert_eq!(ticks(0.0, 10.0, Scale::Linear), [0.0, 5.0, 10.0]);
+    assert_eq!(ticks(0.0, 2.0, Scale::Whole), [0.0, 1.0, 2.0]);
+    assert_eq!(ticks(1.0, 1000.0, Scale::Logarithmic), [1.0, 10.0, 100.0, 1000.0]);
     for (low, high) in [(1e-9, 1e9), (0.03, 0.031), (2.0, 2.0), (0.5, 7.0), (1e-30, 1e-29)] {
-        for logarithmic in [true, false] {
-            let ticks = ticks(low, high, logarithmic);
+        for scale in [Scale::Linear, Scale::Logarithmic] {
+            let ticks = ticks(low, high, scale);
             assert!(
                 (1..=20).contains(&ticks.len()),
-                "{low} {high} {logarithmic}: {ticks:?}"
+                "{low} {high} {scale:?}: {ticks:?}"
             );
             assert!(ticks.iter().all(|tick| tick.is_finite()));
         }
