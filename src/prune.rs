@@ -178,11 +178,11 @@ pub fn prune_branches<B: SolverOps>(
     }
     let dense_needed = states.iter().any(|state| state.needs_dense());
     let mut elsewhere = 0.0;
-    for layer in 0..layers {
+    for (layer, operators) in to_come.into_iter().enumerate() {
         observer.event(Event::Layer {
             layer,
             layers,
-            operators: to_come[layer],
+            operators,
         });
         let run = LayerRun {
             source,

@@ -98,10 +98,12 @@ fn branches_have_names_and_stages_follow_each_other() {
         .zip(["0.5", "0.5", "0.6", "0.6"])
     {
         let name = format!("{} {pattern}", row["method"].as_str().unwrap());
-        let of_branch = of_kind(&events, "operator")
+        let mut of_branch = of_kind(&events, "operator")
             .into_iter()
             .filter(|e| e["branch"] == name.as_str());
-        let last = of_branch.last().unwrap()["mean_relative_error"].as_f64().unwrap();
+        let last = of_branch.next_back().unwrap()["mean_relative_error"]
+            .as_f64()
+            .unwrap();
         assert!(
             (last - row["mean_error"].as_f64().unwrap()).abs() < 1e-9,
             "{name}"
