@@ -12,7 +12,9 @@ const NAME: &str = "fista-pruner";
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Arguments::command(), NAME, &mut script);
-    show::print(&String::from_utf8_lossy(&script))
+    let script = String::from_utf8_lossy(&script);
+    // clap_complete 4.6 takes a hyphen in the program's name for a subcommand in half of its bash script.
+    show::print(&script.replace("fista__subcmd__pruner", "fista__pruner"))
 }
 
 pub(crate) fn man(args: &ManArgs) -> Result<()> {
