@@ -69,12 +69,18 @@ impl Drop for Registration {
     }
 }
 
-/// Removes a folder that other threads may still be writing into: until it is gone they can put something new there, after
-/// that nothing.
+/// Removes a folder that other threads may still be writing into. It gets another name first: what they put under the old
+/// one from then on fails, so that the removal meets a folder that grows no more.
 fn remove(folder: &Path) -> bool {
+    let mut name = folder.file_name().unwrap_or_default().to_os_string();
+    name.push(".removed");
+    let renamed = folder.with_file_name(name);
+    let moved = std::fs::rename(folder, &renamed).is_ok();
+    let doomed = if moved { &renamed } else { folder };
+    // Whoever looked the folder up before it was renamed may still add a file to it once.
     const TRIES: usize = 100;
     for _ in 0..TRIES {
-        match std::fs::remove_dir_all(folder) {
+        match std::fs::remove_dir_all(doomed) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }

@@ -226,8 +226,9 @@ fn differ(windows: &TokenWindows, file: &Path, setting: &'static str, asked: usi
     .into()
 }
 
+/// The built-in text, unless a file has its name.
 fn is_demo_text(name: &str) -> bool {
-    name == DEMO && !Path::new(name).exists()
+    name == DEMO && !Path::new(name).is_file()
 }
 
 /// What names stand for, as local files. A path that exists wins over everything else that a name could mean.
