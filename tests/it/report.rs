@@ -149,7 +149,7 @@ fn the_page_has_every_operator_and_fetches_nothing() {
         let page = String::from_utf8(workspace.read("out/report.html")).unwrap();
         assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>"));
         for operator in report["operators"].as_array().unwrap() {
-            let name = format!("<code>{}</code>", operator["name"].as_str().unwrap());
+            let name = format!("title=\"{}\"><code>", operator["name"].as_str().unwrap());
             assert!(page.contains(&name), "{name}");
             let exact = format!("{} %", operator["relative_error"].as_f64().unwrap() * 100.0);
             assert!(page.contains(&exact), "{exact}");

@@ -1,7 +1,7 @@
 //! Error against work: along the rounds of Algorithm 1 where there are any, else against each operator's solver time. With
 //! a table of the same by operator kind.
 
-use super::format::{count, kind, percent, seconds, short};
+use super::format::{count, kind, mean_count, percent, seconds, tick};
 use super::heat::kinds;
 use super::operators::stop_reason;
 use crate::report::OperatorReport;
@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 
 /// The picture's sides and its plot's edges, in units of the view box: as large as a phone shows it without scaling.
 const WIDTH: f64 = 340.0;
-const HEIGHT: f64 = 220.0;
+const HEIGHT: f64 = 222.0;
 const LEFT: f64 = 40.0;
 const RIGHT: f64 = 330.0;
-const TOP: f64 = 8.0;
-const BOTTOM: f64 = 182.0;
+const TOP: f64 = 24.0;
+const BOTTOM: f64 = 188.0;
 
 /// One mark a kind, so that colour is not all that tells them apart; around the origin.
 const MARKS: [&str; 8] = [
@@ -47,7 +47,7 @@ pub(super) fn work(operators: &[OperatorReport]) -> Markup {
                     @if has_rounds { (rounds(operators)) } @else { (scatter(operators)) }
                     (legend(operators))
                 }
-                div { (table(operators)) }
+                div { (table(operators, has_rounds)) }
             }
             @if has_rounds {
                 details { summary { "Every round by kind, in percent of the first error" } (rounds_table(operators)) }
@@ -71,7 +71,7 @@ fn legend(operators: &[OperatorReport]) -> Markup {
 }
 
 /// Work and outcome by kind.
-fn table(operators: &[OperatorReport]) -> Markup {
+fn table(operators: &[OperatorReport], has_rounds: bool) -> Markup {
     let row = |wanted: &str| {
         let own: Vec<&OperatorReport> = operators.iter().filter(|o| kind(&o.name) == wanted).collect();
         let number = own.len().max(1) as f64;
@@ -90,11 +90,11 @@ fn table(operators: &[OperatorReport]) -> Markup {
             tr {
                 th scope="row" { (wanted) }
                 td { (percent(mean(|o| o.relative_error))) }
-                td { (short(mean(|o| o.solver.rounds.len() as f64))) }
-                td { (short(mean(|o| o.solver.iterations as f64))) }
-                td { (short(mean(|o| o.solver.polish_iterations as f64))) }
+                @if has_rounds { td { (mean_count(mean(|o| o.solver.rounds.len() as f64))) } }
+                td { (mean_count(mean(|o| o.solver.iterations as f64))) }
+                td { (mean_count(mean(|o| o.solver.polish_iterations as f64))) }
                 td { (seconds(mean(|o| o.seconds))) }
-                td { (reasons.join(", ")) }
+                td.wrap { (reasons.join(", ")) }
             }
         }
     };
@@ -102,9 +102,10 @@ fn table(operators: &[OperatorReport]) -> Markup {
         div.scroll tabindex="0" role="region" aria-label="work by operator kind" {
             table.list {
                 thead { tr {
-                    @for column in ["mean of", "error %", "rounds", "iterations", "polish", "time", "stopped by"] {
-                        th scope="col" { (column) }
-                    }
+                    th scope="col" { "mean of" }
+                    th scope="col" { "error %" }
+                    @if has_rounds { th scope="col" { "rounds" } }
+                    @for column in ["steps", "polish", "time", "stopped by"] { th scope="col" { (column) } }
                 } }
                 tbody { @for kind in kinds(operators) { (row(kind)) } }
             }
@@ -174,7 +175,7 @@ fn rounds(operators: &[OperatorReport]) -> Markup {
     // Marks that touch would hide the line.
     let every = last.div_ceil(24).max(1);
     html! {
-        (frame("best error so far, by round", &x, &y, ("round", "% of the first"), |v| format!("{v:.0}"), |v| format!("{}", (v * 1000.0).round() / 10.0), {
+        (frame("best error so far, by round", &x, &y, ("round", "% of the first error"), |v| format!("{v:.0}"), |v| tick(v * 100.0), {
             html! {
                 @for (class, (_, course)) in courses.iter().enumerate() {
                     @let points: Vec<String> = course.iter().enumerate().map(|(round, error)| {
@@ -237,7 +238,7 @@ fn scatter(operators: &[OperatorReport]) -> Markup {
     }
     let (x, y) = (axis(|o| o.seconds), axis(|o| o.relative_error));
     html! {
-        (frame("error and solver time of every operator", &x, &y, ("seconds", "error %"), short, percent, html! {
+        (frame("error and solver time of every operator", &x, &y, ("seconds", "error %"), tick, |v| tick(v * 100.0), html! {
             @for operator in &shown {
                 @let class = kinds.iter().position(|k| *k == kind(&operator.name)).unwrap_or(0);
                 g transform={"translate(" (format!("{:.1} {:.1}", x.across(operator.seconds), y.up(operator.relative_error))) ")"} {
@@ -272,7 +273,7 @@ fn frame(
             }
             line.grid x1=(LEFT) x2=(RIGHT) y1=(BOTTOM) y2=(BOTTOM) {}
             text x=(RIGHT) y=(BOTTOM + 30.0) text-anchor="end" { (x_name) }
-            text x="0" y=(BOTTOM + 30.0) { (y_name) }
+            text x="0" y="10" { (y_name) }
             (content)
         }
     }
@@ -350,7 +351,7 @@ impl Axis {
     }
 
     fn steps(&self) -> Vec<f64> {
-        let rough = (self.high - self.low) / 4.0;
+        let rough = (self.high - self.low) / 5.0;
         let unit = 10f64.powf(rough.log10().floor());
         let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * unit);
         let step = steps.into_iter().find(|step| *step >= rough).unwrap_or(rough);

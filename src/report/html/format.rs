@@ -21,15 +21,43 @@ pub(super) fn percent(share: f64) -> String {
     short(share * 100.0)
 }
 
-/// Seconds in the units that suit them.
+/// The same for the narrow cells of a map: three decimals where more would be shown.
+pub(super) fn cell(share: f64) -> String {
+    match share * 100.0 {
+        v if (0.001..0.0995).contains(&v) => format!("{v:.3}"),
+        v if v > 0.0 && v < 0.001 => format!("{v:.0e}"),
+        v => short(v),
+    }
+}
+
+/// A round number without zeros behind it.
+pub(super) fn tick(value: f64) -> String {
+    let rounded: f64 = format!("{value:.2e}").parse().unwrap_or(value);
+    match rounded.abs() {
+        v if v == 0.0 || (1e-4..1e6).contains(&v) => rounded.to_string(),
+        _ => format!("{rounded:e}"),
+    }
+}
+
+/// A mean of counts: whole where it is.
+pub(super) fn mean_count(value: f64) -> String {
+    match value.fract() == 0.0 {
+        true => format!("{value:.0}"),
+        false => short(value),
+    }
+}
+
+/// Seconds in the units that suit them; numbers stay with their units.
 pub(super) fn seconds(value: f64) -> String {
     let whole = value.round() as u64;
-    match value {
-        v if v < 0.0005 => "0 s".to_owned(),
-        v if v < 60.0 => format!("{} s", short(v)),
-        v if v < 3600.0 => format!("{} min {:02} s", whole / 60, whole % 60),
+    let text = match value {
+        v if v < 5e-5 => "0 s".to_owned(),
+        v if v < 0.1 => format!("{:.1} ms", v * 1000.0),
+        v if v < 59.95 => format!("{} s", short(v)),
+        v if v < 3599.5 => format!("{} min {:02} s", whole / 60, whole % 60),
         _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
-    }
+    };
+    text.replace(' ', "\u{a0}")
 }
 
 /// Bytes in the unit that suits them.
@@ -89,8 +117,23 @@ mod tests {
         let wanted = ["0", "1.00", "0.0123", "12.3", "123", "12346", "1.2e-5", "1.0e7"];
         assert_eq!(shown, wanted);
         assert_eq!(percent(0.5), "50.0");
-        let shown = [0.0, 0.04, 59.0, 61.0, 3725.0].map(seconds);
-        assert_eq!(shown, ["0 s", "0.0400 s", "59.0 s", "1 min 01 s", "1 h 02 min"]);
+        let shown = [0.0, 0.04, 59.0, 59.99, 61.0, 3725.0].map(|s| seconds(s).replace('\u{a0}', " "));
+        assert_eq!(
+            shown,
+            [
+                "0 s",
+                "40.0 ms",
+                "59.0 s",
+                "1 min 00 s",
+                "1 min 01 s",
+                "1 h 02 min"
+            ]
+        );
+        let shown = [0.0, 1e-7, 0.000667, 0.5, 2.0].map(cell);
+        assert_eq!(shown, ["0", "1e-5", "0.067", "50.0", "200"]);
+        let shown = [0.0, 0.03, 0.1, 100.0, 1e-7, 0.30000000000000004].map(tick);
+        assert_eq!(shown, ["0", "0.03", "0.1", "100", "1e-7", "0.3"]);
+        assert_eq!([8.0, 8.5].map(mean_count), ["8", "8.50"]);
         let shown = [999, 1_500_000, 1000].map(bytes);
         assert_eq!(shown, ["999 B", "1.50 MB", "1.00 kB"]);
         let shown = [7, 1000, 1234567].map(count);

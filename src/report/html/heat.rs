@@ -1,6 +1,6 @@
 //! Layers by operator kinds as coloured tables: every cell says its number.
 
-use super::format::{kind, percent, short_kind};
+use super::format::{cell as cell_text, kind, percent, short_kind};
 use crate::report::OperatorReport;
 use maud::{Markup, html};
 use std::collections::BTreeMap;
@@ -94,7 +94,7 @@ fn table(
                             @for kind in &kinds {
                                 @match cells.get(kind) {
                                     Some(cell) => td title=(tip(cell)) style={"--v:" (format!("{:.3}", shade(mean(cell)).clamp(0.0, 1.0)))} {
-                                        (percent(mean(cell)))
+                                        (cell_text(mean(cell)))
                                     },
                                     None => td.none { "–" },
                                 }
@@ -107,7 +107,7 @@ fn table(
                         th scope="row" { "mean" }
                         @for wanted in &kinds {
                             @let all = operators.iter().filter(|o| kind(&o.name) == *wanted).collect::<Vec<_>>();
-                            td title=(format!("mean of {wanted}\n{} %", mean(&all) * 100.0)) { (percent(mean(&all))) }
+                            td title=(format!("mean of {wanted}\n{} %", mean(&all) * 100.0)) { (cell_text(mean(&all))) }
                         }
                     }
                 }

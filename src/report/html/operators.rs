@@ -4,6 +4,7 @@ use super::format::{count, many, percent, seconds, short};
 use crate::report::OperatorReport;
 use crate::solver::StopReason;
 use maud::{Markup, html};
+use std::collections::BTreeSet;
 
 /// As the JSON spells it, in words.
 pub(super) fn stop_reason(reason: StopReason) -> &'static str {
@@ -16,67 +17,96 @@ pub(super) fn stop_reason(reason: StopReason) -> &'static str {
     }
 }
 
+/// Columns that only some runs have something to say in.
+#[derive(Clone, Copy)]
+struct Columns {
+    start: bool,
+    damping: bool,
+    /// Bytes of the names' beginning that all have in common.
+    prefix: usize,
+}
+
 pub(super) fn section(operators: &[OperatorReport]) -> Markup {
-    const COLUMNS: [&str; 12] = [
-        "operator",
-        "error %",
-        "start %",
-        "sparsity %",
-        "pattern",
-        "shape",
-        "dtype",
-        "iterations",
-        "polish",
-        "stopped by",
-        "damping",
-        "time",
-    ];
+    let columns = Columns {
+        start: operators.iter().any(|o| o.solver.warm_start_error.is_some()),
+        damping: operators.iter().any(|o| o.solver.damping.is_some()),
+        prefix: common_prefix(operators),
+    };
+    let head = |name: &str| html! { th scope="col" { button type="button" { (name) } } };
     html! {
         section aria-labelledby="operators" {
             h2 #operators { "All operators" }
             p.note {
-                "Start is the error of the warm start, iterations those of the method, polish conjugate-gradient steps on the \
-                 final support. " (tokens(operators)) "Tap a column's name to sort by it, a number for all its digits."
+                (origin(operators))
+                "Steps are those of the method, polish steps are conjugate-gradient steps on the final support"
+                @if columns.start { ", start is the error of the warm start" }
+                ". A column's name sorts by it; a number tells all its digits."
             }
             div.scroll tabindex="0" role="region" aria-label="all operators" {
                 table.list {
-                    thead { tr { @for column in COLUMNS { th scope="col" { button type="button" { (column) } } } } }
-                    tbody { @for (position, operator) in operators.iter().enumerate() { (row(position, operator)) } }
+                    thead { tr {
+                        (head("operator")) (head("error %"))
+                        @if columns.start { (head("start %")) }
+                        (head("sparsity %")) (head("pattern")) (head("shape")) (head("steps")) (head("polish"))
+                        (head("stopped by"))
+                        @if columns.damping { (head("damping")) }
+                        (head("time"))
+                    } }
+                    tbody { @for (position, operator) in operators.iter().enumerate() { (row(position, operator, columns)) } }
                 }
             }
         }
     }
 }
 
-/// The tokens of the statistics, which all operators have in common.
-fn tokens(operators: &[OperatorReport]) -> String {
-    match operators.first() {
-        Some(operator) => format!("Statistics are those of {}. ", many(operator.tokens, "token")),
-        None => String::new(),
-    }
+/// What all operators have in common: the tokens of their statistics, and how they are stored.
+fn origin(operators: &[OperatorReport]) -> String {
+    let Some(first) = operators.first() else {
+        return String::new();
+    };
+    let dtypes: BTreeSet<&str> = operators.iter().map(|o| o.dtype.as_str()).collect();
+    let dtypes: Vec<&str> = dtypes.into_iter().collect();
+    format!(
+        "Statistics of {}, weights stored as {}. ",
+        many(first.tokens, "token"),
+        dtypes.join(" and ")
+    )
 }
 
-fn row(position: usize, operator: &OperatorReport) -> Markup {
+/// Length of the longest beginning of all names that ends in a dot.
+fn common_prefix(operators: &[OperatorReport]) -> usize {
+    let Some((first, rest)) = operators.split_first().filter(|(_, rest)| !rest.is_empty()) else {
+        return 0;
+    };
+    first
+        .name
+        .match_indices('.')
+        .map(|(dot, _)| dot + 1)
+        .take_while(|end| rest.iter().all(|o| o.name.starts_with(&first.name[..*end])))
+        .last()
+        .unwrap_or(0)
+}
+
+fn row(position: usize, operator: &OperatorReport, columns: Columns) -> Markup {
     let solver = &operator.solver;
     let raised = if solver.damping_raised { " (raised)" } else { "" };
+    let (prefix, name) = operator.name.split_at(columns.prefix);
+    let share = |value: f64| html! { td data-v=(value) title=(exact(value)) { (percent(value)) } };
     html! {
         tr {
-            th scope="row" data-v=(position) { code { (operator.name) } }
-            td data-v=(operator.relative_error) title=(exact(operator.relative_error)) { (percent(operator.relative_error)) }
-            @match solver.warm_start_error {
-                Some(start) => td data-v=(start) title=(exact(start)) { (percent(start)) },
-                None => td data-v="" { "–" },
+            th scope="row" data-v=(position) title=(operator.name) { code { span.prefix { (prefix) } (name) } }
+            (share(operator.relative_error))
+            @if columns.start {
+                @match solver.warm_start_error { Some(start) => (share(start)), None => td data-v="" { "–" } }
             }
             td data-v=(operator.sparsity) title=(format!("{} zeros", operator.zeros)) { (percent(operator.sparsity)) }
             td { (operator.pattern.to_string()) }
-            td data-v=(operator.shape[0] * operator.shape[1]) { (operator.shape[0]) " × " (operator.shape[1]) }
-            td { (operator.dtype) }
+            td data-v=(operator.shape[0] * operator.shape[1]) title=(operator.dtype) { (operator.shape[0]) " × " (operator.shape[1]) }
             td data-v=(solver.iterations) title=[rounds(operator)] { (count(solver.iterations)) }
             td data-v=(solver.polish_iterations) { (count(solver.polish_iterations)) }
             td { (stop_reason(solver.stop_reason)) }
-            @match solver.damping {
-                Some(damping) => td data-v=(damping) { (short(damping)) (raised) },
-                None => td data-v="" { "–" },
+            @if columns.damping {
+                @match solver.damping { Some(damping) => td data-v=(damping) { (short(damping)) (raised) }, None => td data-v="" { "–" } }
             }
             td data-v=(operator.seconds) title=(format!("{} s", operator.seconds)) { (seconds(operator.seconds)) }
         }

@@ -143,7 +143,7 @@ fn the_best_round_so_far_is_kept() {
 fn axes_have_round_numbers_within() {
     use charts::{Axis, Scale};
     let ticks = |low, high, scale| Axis::new(low, high, scale).ticks();
-    assert_eq!(ticks(0.0, 10.0, Scale::Linear), [0.0, 5.0, 10.0]);
+    assert_eq!(ticks(0.0, 10.0, Scale::Linear), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
     assert_eq!(ticks(0.0, 2.0, Scale::Whole), [0.0, 1.0, 2.0]);
     assert_eq!(ticks(1.0, 1000.0, Scale::Logarithmic), [1.0, 10.0, 100.0, 1000.0]);
     for (low, high) in [(1e-9, 1e9), (0.03, 0.031), (2.0, 2.0), (0.5, 7.0), (1e-30, 1e-29)] {
