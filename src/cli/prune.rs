@@ -30,8 +30,9 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     let allocation = spread(&args.allocation, &chosen, &mut config)?;
     let windows = data::calibration_of(&chosen, &args.calibrate)?;
     let evaluation = data::evaluation_of(&chosen, &args.evaluate, &args.calibrate.text)?;
-    let tokens = windows.ids.len() * windows.seq_len;
-    let plan = plan::plan(&chosen.model.checkpoint, &chosen.model.decoder, &config, tokens)?;
+    let tokens = |windows: &TokenWindows| windows.ids.len() * windows.seq_len;
+    let both = (tokens(&windows), evaluation.as_ref().map_or(0, tokens));
+    let plan = plan::plan(&chosen.model.checkpoint, &chosen.model.decoder, &config, both)?;
     if args.dry_run {
         return show::result(global.format, &plan, plan_text);
     }
@@ -282,9 +283,14 @@ fn plan_text(plan: &Plan) -> String {
             ]
         })
         .collect();
+    let evaluation = match plan.evaluation_tokens {
+        0 => String::new(),
+        tokens => format!(", {tokens} to measure perplexity on"),
+    };
     show::table(&["operator", "shape", "zeros"], &rows)
         + &format!(
-            "\n{} operators in {} layers, {} weights, {} zeros\n{} calibration tokens\nabout {} on the device, {} on disk",
+            "\n{} operators in {} layers, {} weights, {} zeros\n{} calibration tokens{evaluation}\n\
+             about {} on the device, {} on disk",
             plan.operators.len(),
             plan.layers,
             plan.weights,

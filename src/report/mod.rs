@@ -20,6 +20,9 @@ pub const FILE_NAME: &str = "pruning_report.json";
 /// The name of the page inside an output folder.
 pub const HTML_NAME: &str = "report.html";
 
+/// Both: what an output has beside its source's files.
+pub const FILE_NAMES: [&str; 2] = [FILE_NAME, HTML_NAME];
+
 /// Version of the report's layout; a change that breaks readers raises it.
 pub const VERSION: u32 = 2;
 

@@ -22,11 +22,15 @@ fn validate(report: &Value) -> Result<(), String> {
 #[test]
 fn real_reports_follow_the_schema() {
     let workspace = Workspace::with("smollm2-style");
+    workspace.write("rates.json", br#"{".*q_proj": 0.7, ".*k_proj": "2:4"}"#);
     for arguments in [
         "--method fista --max-rounds 3 --data ids.safetensors",
         "--preset fast --sparsity 2:4",
         "--method wanda --sparsity 0.7 --allocation error --targets mlp",
         "--method magnitude --propagate input=pruned,within=corrected,target=dense",
+        "--method fista --preset paper --max-rounds 2 --propagate refreshed --ridge 0.02",
+        "--method wanda --polish 0 --threshold matrix --propagate sequential --allocation owl",
+        "--method sparsegpt --allocation rates.json --seed 3",
     ] {
         let report = workspace.json(&format!("{PRUNE} {arguments}"));
         validate(&report).unwrap_or_else(|e| panic!("{arguments}: {e}"));
@@ -92,6 +96,28 @@ fn perplexity_before_and_after_is_that_of_eval() {
             assert_eq!(report["evaluation"]["data"]["protocol"], alone["protocol"]);
         }
     }
+}
+
+/// The plan has what the evaluation holds in memory.
+#[test]
+fn a_dry_run_counts_the_evaluation() {
+    let workspace = Workspace::with("opt-125m-style");
+    let without = workspace.json(&format!("{PRUNE} --dry-run"));
+    let line = format!("{PRUNE} --dry-run --data ids.safetensors --max-windows 2");
+    let with = workspace.json(&line);
+    assert_eq!(without["evaluation_tokens"], 0);
+    let tokens = with["evaluation_tokens"].as_u64().unwrap();
+    let hidden = workspace.read_json("model/config.json")["hidden_size"]
+        .as_u64()
+        .unwrap();
+    let bytes = |plan: &Value| plan["device_bytes"].as_u64().unwrap();
+    // Dense and pruned, in f32.
+    assert_eq!(bytes(&with) - bytes(&without), 2 * 4 * tokens * hidden);
+    let text = workspace.succeed(&line).stdout;
+    assert!(
+        text.contains(&format!("{tokens} to measure perplexity on")),
+        "{text}"
+    );
 }
 
 #[test]
@@ -169,7 +195,7 @@ fn the_page_has_every_operator_and_fetches_nothing() {
         }
         assert!(page.contains("default-src 'none'"));
         assert_eq!(
-            page.contains("Error along the rounds"),
+            page.contains("Error against iterations"),
             arguments.contains("fista")
         );
         assert_eq!(

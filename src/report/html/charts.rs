@@ -1,12 +1,12 @@
-//! Error against work: along the rounds of Algorithm 1 where there are any, else against each operator's solver time. With
-//! a table of the same by operator kind.
+//! Error against work: against the iterations of Algorithm 1 where a method has its rounds, else against each operator's
+//! solver time. With a table of the same by operator kind.
 
-use super::format::{count, kind, mean_count, percent, seconds, tick};
+use super::format::{count, kind, many, mean_count, percent, seconds, tick};
 use super::heat::kinds;
 use super::operators::stop_reason;
 use crate::report::OperatorReport;
 use maud::{Markup, html};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The picture's sides and its plot's edges, in units of the view box: as large as a phone shows it without scaling.
 const WIDTH: f64 = 340.0;
@@ -33,10 +33,10 @@ pub(super) fn work(operators: &[OperatorReport]) -> Markup {
     html! {
         section aria-labelledby="work" {
             @if has_rounds {
-                h2 #work { "Error along the rounds" }
+                h2 #work { "Error against iterations" }
                 p.note {
-                    "The best error so far as a share of the first one, mean over each kind's operators. Round 0 is the warm \
-                     start. Before polish."
+                    "The best error so far as a share of the first one, mean over each kind's operators, after so many FISTA \
+                     iterations in all rounds. At 0 is the warm start, where there is one. Before polish."
                 }
             } @else {
                 h2 #work { "Error against solver time" }
@@ -44,7 +44,7 @@ pub(super) fn work(operators: &[OperatorReport]) -> Markup {
             }
             div.split {
                 figure {
-                    @if has_rounds { (rounds(operators)) } @else { (scatter(operators)) }
+                    @if has_rounds { (iterations(operators)) } @else { (scatter(operators)) }
                     (legend(operators))
                 }
                 div { (table(operators, has_rounds)) }
@@ -151,44 +151,87 @@ fn first_round(operators: &[OperatorReport]) -> usize {
     usize::from(!operators.iter().any(|o| o.solver.warm_start_error.is_some()))
 }
 
-fn rounds(operators: &[OperatorReport]) -> Markup {
-    let courses = courses(operators);
-    if courses.iter().all(|(_, course)| course.is_empty()) {
+/// Iterations over all rounds, and the best error so far that they led to.
+fn trace(operator: &OperatorReport) -> Vec<(usize, f64)> {
+    let solver = &operator.solver;
+    let start = solver.warm_start_error.map(|_| 0);
+    let rounds = solver.rounds.iter().scan(0, |sum, round| {
+        *sum += round.iterations;
+        Some(*sum)
+    });
+    start
+        .into_iter()
+        .chain(rounds)
+        .zip(best_so_far(operator))
+        .collect()
+}
+
+/// More points than these are not told apart.
+const POINTS: usize = 64;
+
+/// For each kind its mean over operators after so many iterations; it begins where all of them have an error.
+pub(super) fn curves(operators: &[OperatorReport]) -> Vec<(&str, Vec<(usize, f64)>)> {
+    let curve = |wanted: &str| {
+        let own = operators.iter().filter(|o| kind(&o.name) == wanted);
+        let own: Vec<Vec<(usize, f64)>> = own.map(trace).filter(|trace| !trace.is_empty()).collect();
+        let begin = own.iter().map(|trace| trace[0].0).max().unwrap_or(0);
+        let places: BTreeSet<usize> = own.iter().flatten().map(|(done, _)| *done).collect();
+        let places: Vec<usize> = places.range(begin..).copied().collect();
+        let every = places.len().div_ceil(POINTS).max(1);
+        let shown = places.iter().enumerate().filter(|(number, _)| {
+            // Counted from the end, which is what a reader looks for; the beginning stays too.
+            *number == 0 || (places.len() - 1 - number).is_multiple_of(every)
+        });
+        let at = |trace: &[(usize, f64)], place: usize| {
+            let reached = trace.partition_point(|(done, _)| *done <= place);
+            trace[reached.max(1) - 1].1
+        };
+        let mean =
+            |place: usize| own.iter().map(|trace| at(trace, place)).sum::<f64>() / own.len().max(1) as f64;
+        shown.map(|(_, place)| (*place, mean(*place))).collect()
+    };
+    kinds(operators)
+        .into_iter()
+        .map(|kind| (kind, curve(kind)))
+        .collect()
+}
+
+fn iterations(operators: &[OperatorReport]) -> Markup {
+    let curves = curves(operators);
+    let all = || curves.iter().flat_map(|(_, curve)| curve.iter().copied());
+    if all().next().is_none() {
         return html! { p { "No operator had an error to begin with." } };
     }
-    let all = || courses.iter().flat_map(|(_, course)| course.iter().copied());
-    let last = courses
-        .iter()
-        .map(|(_, course)| course.len())
-        .max()
-        .unwrap_or(0)
-        .max(2)
-        - 1;
-    let first = first_round(operators);
-    let x = Axis::new(first as f64, (first + last) as f64, Scale::Whole);
+    let most = all().map(|(done, _)| done).max().unwrap_or(0);
+    let x = Axis::new(0.0, most as f64, Scale::Whole);
     let y = Axis::new(
-        all().fold(f64::INFINITY, f64::min).min(0.99),
-        all().fold(1.0, f64::max),
+        all().map(|(_, error)| error).fold(0.99, f64::min),
+        all().map(|(_, error)| error).fold(1.0, f64::max),
         Scale::Linear,
     );
-    let place = |round: usize, error: f64| (x.across((round + first) as f64), y.up(error));
+    let place = |(done, error): (usize, f64)| (x.across(done as f64), y.up(error));
     // Marks that touch would hide the line.
-    let every = last.div_ceil(24).max(1);
+    let marked = |curve: &[(usize, f64)]| {
+        let every = curve.len().div_ceil(20).max(1);
+        let marked = curve.iter().rev().step_by(every).copied();
+        marked.collect::<Vec<_>>()
+    };
+    let names = ("FISTA iterations", "% of the first error");
     html! {
-        (frame("best error so far, by round", &x, &y, ("round", "% of the first error"), |v| format!("{v:.0}"), |v| tick(v * 100.0), {
+        (frame("best error so far, by iterations", &x, &y, names, |v| format!("{v:.0}"), |v| tick(v * 100.0), {
             html! {
-                @for (class, (_, course)) in courses.iter().enumerate() {
-                    @let points: Vec<String> = course.iter().enumerate().map(|(round, error)| {
-                        let (x, y) = place(round, *error);
+                @for (class, (_, curve)) in curves.iter().enumerate() {
+                    @let points: Vec<String> = curve.iter().map(|point| {
+                        let (x, y) = place(*point);
                         format!("{x:.1},{y:.1}")
                     }).collect();
                     polyline class={"line s" (class % 8)} points=(points.join(" ")) {}
                 }
-                @for (class, (kind, course)) in courses.iter().enumerate() {
-                    @for (round, error) in course.iter().enumerate().filter(|(round, _)| round % every == 0 || round + 1 == course.len()) {
-                        @let (x, y) = place(round, *error);
+                @for (class, (kind, curve)) in curves.iter().enumerate() {
+                    @for (done, error) in marked(curve) {
+                        @let (x, y) = place((done, error));
                         g transform={"translate(" (format!("{x:.1} {y:.1}")) ")"} {
-                            title { (kind) "\nround " (round + first) ": " (error * 100.0) " %" }
+                            title { (kind) "\n" (many(done, "iteration")) ": " (error * 100.0) " %" }
                             (mark(class))
                         }
                     }

@@ -64,12 +64,16 @@ pub fn page(report: &Report) -> String {
     page.into_string()
 }
 
-/// A path's last part; a name that is no path stays whole.
+/// A path's last part, without a commit of the hub; a name that is no path stays whole.
 fn model_name(path: &str) -> &str {
     let trimmed = path.trim_end_matches(['/', '\\']);
-    match trimmed.rsplit(['/', '\\']).next() {
+    let last = match trimmed.rsplit(['/', '\\']).next() {
         Some(last) if !last.is_empty() && last != "." && last != ".." => last,
-        _ => path,
+        _ => return path,
+    };
+    match last.split_once('@') {
+        Some((name, commit)) if commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()) => name,
+        _ => last,
     }
 }
 

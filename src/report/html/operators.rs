@@ -1,6 +1,7 @@
 //! Every operator with all its numbers.
 
-use super::format::{count, many, percent, seconds, short};
+use super::format::{count, many, percent, seconds, short, tick};
+use crate::pattern::Pattern;
 use crate::report::OperatorReport;
 use crate::solver::StopReason;
 use maud::{Markup, html};
@@ -38,6 +39,9 @@ pub(super) fn section(operators: &[OperatorReport]) -> Markup {
             h2 #operators { "All operators" }
             p.note {
                 (origin(operators))
+                @if let Some(first) = operators.first().filter(|_| columns.prefix > 0) {
+                    "Their names begin with " code { (first.name[..columns.prefix]) } ". "
+                }
                 "Steps are those of the method, polish steps are conjugate-gradient steps on the final support"
                 @if columns.start { ", start is the error of the warm start" }
                 ". A column's name sorts by it; a number tells all its digits."
@@ -90,17 +94,17 @@ fn common_prefix(operators: &[OperatorReport]) -> usize {
 fn row(position: usize, operator: &OperatorReport, columns: Columns) -> Markup {
     let solver = &operator.solver;
     let raised = if solver.damping_raised { " (raised)" } else { "" };
-    let (prefix, name) = operator.name.split_at(columns.prefix);
+    let name = &operator.name[columns.prefix..];
     let share = |value: f64| html! { td data-v=(value) title=(exact(value)) { (percent(value)) } };
     html! {
         tr {
-            th scope="row" data-v=(position) title=(operator.name) { code { span.prefix { (prefix) } (name) } }
+            th scope="row" data-v=(position) title=(operator.name) { code { (name) } }
             (share(operator.relative_error))
             @if columns.start {
                 @match solver.warm_start_error { Some(start) => (share(start)), None => td data-v="" { "–" } }
             }
             td data-v=(operator.sparsity) title=(format!("{} zeros", operator.zeros)) { (percent(operator.sparsity)) }
-            td { (operator.pattern.to_string()) }
+            td title=(operator.pattern) { (pattern(operator.pattern)) }
             td data-v=(operator.shape[0] * operator.shape[1]) title=(operator.dtype) { (operator.shape[0]) " × " (operator.shape[1]) }
             td data-v=(solver.iterations) title=[rounds(operator)] { (count(solver.iterations)) }
             td data-v=(solver.polish_iterations) { (count(solver.polish_iterations)) }
@@ -110,6 +114,14 @@ fn row(position: usize, operator: &OperatorReport, columns: Columns) -> Markup {
             }
             td data-v=(operator.seconds) title=(format!("{} s", operator.seconds)) { (seconds(operator.seconds)) }
         }
+    }
+}
+
+/// A rate of an allocation has as many digits as it takes to get its number of zeros.
+fn pattern(pattern: Pattern) -> String {
+    match pattern {
+        Pattern::Unstructured(rate) => tick(rate),
+        Pattern::NOfM { .. } => pattern.to_string(),
     }
 }
 

@@ -31,6 +31,16 @@ fn operator(layer: usize, kind: &str, error: f64) -> OperatorReport {
     }
 }
 
+fn round(iterations: usize, rounded_error: f64) -> Round {
+    Round {
+        lambda: 1.0,
+        iterations,
+        continuous_error: 0.0,
+        rounded_error,
+        accepted: true,
+    }
+}
+
 fn windows() -> WindowsSummary {
     WindowsSummary {
         windows: 2,
@@ -90,11 +100,8 @@ fn hostile_names_are_escaped() {
 #[test]
 fn odd_reports_have_a_page() {
     let round = |rounded_error, accepted| Round {
-        lambda: 0.1,
-        iterations: 5,
-        continuous_error: 0.0,
-        rounded_error,
         accepted,
+        ..round(5, rounded_error)
     };
     let mut all_zero = operator(0, "fc1", 0.0);
     all_zero.seconds = 0.0;
@@ -124,19 +131,34 @@ fn odd_reports_have_a_page() {
 fn the_best_round_so_far_is_kept() {
     let mut operator = operator(0, "fc1", 0.1);
     let errors = [0.5, 0.2, 0.3];
-    operator.solver.rounds = errors
-        .iter()
-        .map(|e| Round {
-            lambda: 1.0,
-            iterations: 1,
-            continuous_error: 0.0,
-            rounded_error: *e,
-            accepted: true,
-        })
-        .collect();
+    operator.solver.rounds = errors.iter().map(|error| round(1, *error)).collect();
     assert_eq!(charts::best_so_far(&operator), [1.0, 0.4, 0.4]);
     operator.solver.warm_start_error = Some(0.4);
     assert_eq!(charts::best_so_far(&operator), [1.0, 1.0, 0.5, 0.5]);
+}
+
+/// Operators that stop after different numbers of iterations keep their best until the last one has stopped.
+#[test]
+fn a_curve_is_the_mean_over_a_kinds_operators() {
+    let solved = |layer, rounds: &[(usize, f64)]| {
+        let mut operator = operator(layer, "fc1", 0.1);
+        operator.solver.warm_start_error = Some(1.0);
+        operator.solver.rounds = rounds
+            .iter()
+            .map(|(iterations, error)| round(*iterations, *error))
+            .collect();
+        operator
+    };
+    let operators = [solved(0, &[(20, 0.5), (10, 0.25)]), solved(1, &[(20, 0.75)])];
+    let curve = vec![(0, 1.0), (20, 0.625), (30, 0.5)];
+    assert_eq!(charts::curves(&operators), [("fc1", curve)]);
+    let many: Vec<(usize, f64)> = (0..1000).map(|n| (7, 1.0 / f64::from(n + 2))).collect();
+    let curve = &charts::curves(&[solved(0, &many)])[0].1;
+    assert!(curve.len() <= 66, "{}", curve.len());
+    assert_eq!(
+        (curve[0], curve[curve.len() - 1]),
+        ((0, 1.0), (7000, 1.0 / 1001.0))
+    );
 }
 
 #[test]
@@ -162,4 +184,7 @@ fn axes_have_round_numbers_within() {
 fn a_model_is_called_by_its_last_part() {
     let shown = ["/a/b/", "b", "the demo (opt)", "..", "/", r"c:\d\e"].map(model_name);
     assert_eq!(shown, ["b", "b", "the demo (opt)", "..", "/", "e"]);
+    let commit = "27dcfa74d334bc871f3234de431e71c6eeba5dd6";
+    assert_eq!(model_name(&format!("facebook/opt-125m@{commit}")), "opt-125m");
+    assert_eq!(model_name("runs/a@b"), "a@b");
 }
