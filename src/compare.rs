@@ -42,41 +42,62 @@ enum Base {
     FistaScaled,
 }
 
+impl Base {
+    const ALL: [(&'static str, Self); 9] = [
+        ("best", Self::Best),
+        ("l0", Self::Best),
+        ("fast", Self::Fast),
+        ("paper", Self::Published(Method::Fista)),
+        ("fista", Self::Published(Method::Fista)),
+        ("fista-scaled", Self::FistaScaled),
+        ("sparsegpt", Self::Published(Method::SparseGpt)),
+        ("wanda", Self::Published(Method::Wanda)),
+        ("magnitude", Self::Published(Method::Magnitude)),
+    ];
+}
+
+fn unknown(way: &str, reason: &str) -> Error {
+    Error::Setting {
+        setting: "--methods",
+        reason: format!("`{way}`: {reason}"),
+    }
+}
+
+/// The member of a closed set that a part of `way` names.
+fn by_name<T: Copy>(way: &str, kind: &str, name: &str, all: &[(&'static str, T)]) -> Result<T> {
+    let found = all.iter().find(|(known, _)| *known == name);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|(known, _)| *known).collect();
+        let names = names.join(", ");
+        unknown(way, &format!("no {kind} `{name}`; there are {names}"))
+    })
+}
+
 impl std::str::FromStr for Way {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let unknown = |reason: String| Error::Setting {
-            setting: "--methods",
-            reason: format!("`{text}`: {reason}"),
-        };
-        let named = |name: &str, kind: &str, names: &[&str]| {
-            unknown(format!("no {kind} `{name}`; there are {}", names.join(", ")))
-        };
         let (rest, propagation) = match text.split_once('/') {
-            Some((rest, name)) => {
-                let found = Propagation::NAMED.iter().find(|(n, _)| *n == name);
-                let names: Vec<_> = Propagation::NAMED.iter().map(|(n, _)| *n).collect();
-                (
-                    rest,
-                    Some(found.ok_or_else(|| named(name, "propagation", &names))?.1),
-                )
-            }
+            Some((rest, name)) => (
+                rest,
+                Some(by_name(text, "propagation", name, &Propagation::NAMED)?),
+            ),
             None => (text, None),
         };
         let (rest, allocation) = match rest.split_once(':') {
-            Some((rest, name)) => {
-                let found = Allocation::ALL.iter().find(|(n, _)| *n == name);
-                let names: Vec<_> = Allocation::ALL.iter().map(|(n, _)| *n).collect();
-                (rest, found.ok_or_else(|| named(name, "allocation", &names))?.1)
-            }
+            Some((rest, name)) => (rest, by_name(text, "allocation", name, &Allocation::ALL)?),
             None => (rest, Allocation::Uniform),
         };
         let mut additions = rest.split('+');
         let rest = additions.next().unwrap_or_default();
         let (mut polish, mut ridge) = (None, None);
         for addition in additions {
-            let wrong = || unknown(format!("`+{addition}` is not +polish, +polish=STEPS or +ridge=R"));
+            let wrong = || {
+                unknown(
+                    text,
+                    &format!("`+{addition}` is not +polish, +polish=STEPS or +ridge=R"),
+                )
+            };
             match addition.split_once('=') {
                 None if addition == "polish" => polish = Some(SolverConfig::best(None).polish),
                 Some(("polish", steps)) => polish = Some(steps.parse().map_err(|_| wrong())?),
@@ -85,37 +106,10 @@ impl std::str::FromStr for Way {
             }
         }
         let (name, warm_start) = match rest.split_once('@') {
-            Some((rest, name)) => {
-                let found = WarmStart::ALL.iter().find(|(n, _)| *n == name);
-                let names: Vec<_> = WarmStart::ALL.iter().map(|(n, _)| *n).collect();
-                (
-                    rest,
-                    Some(found.ok_or_else(|| named(name, "warm start", &names))?.1),
-                )
-            }
+            Some((rest, name)) => (rest, Some(by_name(text, "warm start", name, &WarmStart::ALL)?)),
             None => (rest, None),
         };
-        let base = match name {
-            "best" | "l0" => Base::Best,
-            "fast" => Base::Fast,
-            "paper" | "fista" => Base::Published(Method::Fista),
-            "fista-scaled" => Base::FistaScaled,
-            "sparsegpt" => Base::Published(Method::SparseGpt),
-            "wanda" => Base::Published(Method::Wanda),
-            "magnitude" => Base::Published(Method::Magnitude),
-            other => {
-                const NAMES: [&str; 7] = [
-                    "best",
-                    "fast",
-                    "paper",
-                    "fista-scaled",
-                    "sparsegpt",
-                    "wanda",
-                    "magnitude",
-                ];
-                return Err(named(other, "method or preset", &NAMES));
-            }
-        };
+        let base = by_name(text, "method or preset", name, &Base::ALL)?;
         Ok(Self {
             name: text.to_owned(),
             base,

@@ -29,6 +29,7 @@ pub mod statistics;
 pub mod solver;
 
 pub mod allocation;
+mod atomic_file;
 pub mod compare;
 pub mod plan;
 pub mod progress;
@@ -38,6 +39,7 @@ pub mod report;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
+mod memory;
 
 pub mod mask;
 pub mod pack;

@@ -51,12 +51,13 @@ pub fn plan(
     (tokens, evaluation_tokens): (usize, usize),
 ) -> Result<Plan> {
     let mut operators = Vec::new();
-    for (_, _, operator, name) in selected(decoder, config) {
+    for operator in selected(decoder, config) {
+        let (shape, name) = (operator.shape(), operator.name);
         let pattern = config.pattern_for(&name);
-        pattern.check_inputs(&name, operator.in_features)?;
+        pattern.check_inputs(&name, shape[1])?;
         operators.push(PlannedOperator {
-            zeros: pattern.zeros(operator.out_features, operator.in_features),
-            shape: [operator.out_features, operator.in_features],
+            zeros: pattern.zeros(shape[0], shape[1]),
+            shape,
             name,
         });
     }

@@ -17,7 +17,7 @@ use crate::solver::{self, LayerProblem, Solution};
 use crate::statistics::{Accumulator, Statistics};
 use burn::tensor::{Int, Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
-use fista_pruner_models::{Decoder, Layer, LayerState, OperatorSpec};
+use fista_pruner_models::{Decoder, Layer, LayerOperator, LayerState, OperatorSpec};
 use std::time::Instant;
 
 /// Where pruned weights and, if wanted, statistics go.
@@ -80,6 +80,18 @@ pub struct Job<'a> {
     pub config: &'a PruneConfig,
 }
 
+impl<'a> Job<'a> {
+    /// What it works on, without what it does.
+    pub fn source(&self) -> Source<'a> {
+        Source {
+            checkpoint: self.checkpoint,
+            decoder: self.decoder,
+            windows: self.windows,
+            batch_tokens: self.config.batch_tokens,
+        }
+    }
+}
+
 /// What several runs over one model and one set of windows share.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
@@ -124,12 +136,7 @@ pub fn prune<B: SolverOps>(
     sink: &mut dyn WeightSink,
     observer: &mut dyn Observer,
 ) -> Result<Vec<OperatorReport>> {
-    let source = Source {
-        checkpoint: job.checkpoint,
-        decoder: job.decoder,
-        windows: job.windows,
-        batch_tokens: job.config.batch_tokens,
-    };
+    let source = job.source();
     let branch = Branch {
         config: job.config,
         sink,
@@ -172,8 +179,8 @@ pub fn prune_branches<B: SolverOps>(
         .collect();
     let mut to_come = vec![0; layers];
     for state in &states {
-        for (layer, ..) in selected(source.decoder, state.branch.config) {
-            to_come[layer] += 1;
+        for operator in selected(source.decoder, state.branch.config) {
+            to_come[operator.layer] += 1;
         }
     }
     let dense_needed = states.iter().any(|state| state.needs_dense());
@@ -253,21 +260,12 @@ pub(crate) fn survey<B: SolverOps>(
     Ok(())
 }
 
-/// The operators that a configuration selects, as `(layer, group, operator, full name)`, in the order of pruning.
-pub fn selected(decoder: &Decoder, config: &PruneConfig) -> Vec<(usize, usize, OperatorSpec, String)> {
-    let groups = decoder.config().operator_groups();
-    let mut selected = Vec::new();
-    for layer in 0..decoder.config().num_layers() {
-        for (group, operators) in groups.iter().enumerate() {
-            for operator in operators {
-                let name = decoder.operator_name(layer, operator.name);
-                if config.selects(&name) {
-                    selected.push((layer, group, *operator, name));
-                }
-            }
-        }
-    }
-    selected
+/// The operators that a configuration selects, in the order of pruning.
+pub fn selected(decoder: &Decoder, config: &PruneConfig) -> Vec<LayerOperator> {
+    decoder
+        .operators()
+        .filter(|operator| config.selects(&operator.name))
+        .collect()
 }
 
 /// Finds out before any work whether something is selected, and whether the pattern fits all of it.
@@ -279,10 +277,8 @@ fn check_selection(decoder: &Decoder, config: &PruneConfig) -> Result<()> {
             reason: "no operator is selected".into(),
         });
     }
-    for (_, _, operator, name) in &selected {
-        config
-            .pattern_for(name)
-            .check_inputs(name, operator.in_features)?;
+    for LayerOperator { name, spec, .. } in &selected {
+        config.pattern_for(name).check_inputs(name, spec.in_features)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! For each operator `NAME.weight [out, in]`, `NAME.gram [in, in]` (`X* X*ᵀ / p`) and, where the operator's input is not
 //! the dense one, `NAME.cross [in, in]` (`X X*ᵀ / p`) and `NAME.dense_gram [in, in]` (`X Xᵀ / p`).
 
+use crate::atomic_file::AtomicFile;
 use crate::checkpoint::StoredDtype;
 use crate::error::{Error, Result};
 use crate::prune::SavedStatistics;
@@ -174,17 +175,11 @@ pub fn write(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
             path: path.to_path_buf(),
             reason: e.to_string(),
         })?;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     // Short enough to be waited for by an interruption, which would leave the temporary file.
     let _hold = crate::cleanup::hold();
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("create a file in", folder))?;
-    std::io::Write::write_all(&mut file, &views).map_err(Error::io("write", path))?;
-    file.persist(path)
-        .map_err(|e| Error::io("create", path)(e.error))?;
-    Ok(())
+    let mut file = AtomicFile::create(path)?;
+    file.write(&views)?;
+    file.finish()
 }
 
 /// The tensors of one operator, as [`read`] expects them.

@@ -60,34 +60,20 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     let checking = Instant::now();
     check_written(output.writer.partial(), &pruned.operators)?;
     seconds.writing += checking.elapsed().as_secs_f64();
-    let evaluation = evaluation
-        .zip(pruned.scores)
-        .map(|(windows, (dense, pruned))| EvaluationReport {
-            data: windows.summary(),
-            dense,
-            pruned,
-        });
-    let report = Report {
-        report_version: report::VERSION,
-        program: format!("fista-pruner {}", env!("CARGO_PKG_VERSION")),
-        model: ModelReport {
-            path: chosen.name.clone(),
-            family: chosen.model.decoder.config().family().to_string(),
-            fingerprint: chosen.model.checkpoint.fingerprint(),
-        },
-        output: args.output.display().to_string(),
+    let ran = Ran {
         device: device.to_string(),
-        settings: settings(args, &config),
-        calibration: windows.summary(),
-        evaluation,
-        sparsity: report::overall_sparsity(&pruned.operators),
-        seconds: started.elapsed().as_secs_f64(),
-        stage_seconds: seconds,
-        layer_seconds: pruned.layer_seconds,
-        peak_host_bytes: report::peak_host_bytes(),
+        started,
+        stages: seconds,
         left_out: output.writer.left_out().to_vec(),
-        operators: pruned.operators,
     };
+    let report = record(
+        args,
+        &chosen,
+        &config,
+        (&windows, evaluation.as_ref()),
+        pruned,
+        ran,
+    );
     output.writer.add_file(report::FILE_NAME, &report.to_json()?)?;
     output
         .writer
@@ -126,7 +112,7 @@ fn spread(text: &str, chosen: &Chosen, config: &mut PruneConfig) -> Result<Alloc
     }
     let names: Vec<String> = prune::selected(&chosen.model.decoder, config)
         .into_iter()
-        .map(|(_, _, _, name)| name)
+        .map(|operator| operator.name)
         .collect();
     config.patterns = read_table(path, &names)?;
     Ok(Allocation::Uniform)
@@ -165,6 +151,7 @@ impl DeviceJob for Job<'_> {
             batch_tokens: self.config.batch_tokens,
         };
         let seconds = self.seconds;
+        // A uniform rate leaves what a table file may have said.
         if self.allocation != Allocation::Uniform {
             let started = Instant::now();
             self.config.patterns = allocate::<B>(source, self.config, self.allocation, device, &mut bar)?;
@@ -252,6 +239,52 @@ fn check_written(partial: &Path, operators: &[OperatorReport]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How a run went, besides what it made.
+struct Ran {
+    device: String,
+    started: Instant,
+    stages: StageSeconds,
+    left_out: Vec<String>,
+}
+
+fn record(
+    args: &PruneArgs,
+    chosen: &Chosen,
+    config: &PruneConfig,
+    (calibration, evaluation): (&TokenWindows, Option<&TokenWindows>),
+    pruned: Pruned,
+    ran: Ran,
+) -> Report {
+    let evaluation = evaluation
+        .zip(pruned.scores)
+        .map(|(windows, (dense, pruned))| EvaluationReport {
+            data: windows.summary(),
+            dense,
+            pruned,
+        });
+    Report {
+        report_version: report::VERSION,
+        program: format!("fista-pruner {}", env!("CARGO_PKG_VERSION")),
+        model: ModelReport {
+            path: chosen.name.clone(),
+            family: chosen.model.decoder.config().family().to_string(),
+            fingerprint: chosen.model.checkpoint.fingerprint(),
+        },
+        output: args.output.display().to_string(),
+        device: ran.device,
+        settings: settings(args, config),
+        calibration: calibration.summary(),
+        evaluation,
+        sparsity: report::overall_sparsity(&pruned.operators),
+        seconds: ran.started.elapsed().as_secs_f64(),
+        stage_seconds: ran.stages,
+        layer_seconds: pruned.layer_seconds,
+        peak_host_bytes: report::peak_host_bytes(),
+        left_out: ran.left_out,
+        operators: pruned.operators,
+    }
 }
 
 /// Every setting that shapes the result.

@@ -2,11 +2,12 @@
 
 use super::args::{Global, ReportArgs};
 use super::show;
+use crate::atomic_file::AtomicFile;
 use crate::error::{Error, Result};
 use crate::report::{HTML_NAME, Report, html};
 use serde::Serialize;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 #[derive(Debug, Serialize)]
@@ -31,7 +32,7 @@ pub(crate) fn run(args: &ReportArgs, global: &Global) -> Result<()> {
     })
 }
 
-/// Writes a file beside its place and renames it, so that there is always a whole one.
+/// Writes the page in place of an earlier one, and of nothing else.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     if path.exists() && !is_page(path) {
         return Err(Error::Setting {
@@ -39,30 +40,9 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
             reason: format!("`{}` exists and is no HTML page", path.display()),
         });
     }
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let write = || {
-        let mut file = builder().tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)
-    };
-    write().map_err(Error::io("write", path))?;
-    Ok(())
-}
-
-/// Temporary files are their owner's alone; a page is as readable as other files of its maker.
-fn builder() -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".report-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder
+    let mut file = AtomicFile::create(path)?;
+    file.write(bytes)?;
+    file.finish()
 }
 
 /// Whether a file begins as a page does. What does not is not replaced: it could be weights.

@@ -9,6 +9,7 @@ pub use timing::{LayerSeconds, StageSeconds, TimedSink, Timer};
 use crate::calibration::WindowsSummary;
 use crate::error::{Error, Result};
 use crate::eval::PerplexityScore as Score;
+use crate::memory::Memory;
 use crate::pattern::Pattern;
 use crate::solver::SolveInfo;
 use serde::{Deserialize, Serialize};
@@ -167,8 +168,5 @@ pub fn overall_sparsity(operators: &[OperatorReport]) -> f64 {
 
 /// Largest resident memory of this process so far, in bytes; `None` where the system does not tell.
 pub fn peak_host_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kibibytes * 1024)
+    Memory::now().map(|memory| memory.peak)
 }

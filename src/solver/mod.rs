@@ -233,7 +233,11 @@ pub fn solve<B: SolverOps>(
     if pattern.zeros(m, n) == 0 {
         return dense(problem);
     }
-    let pulled = with_ridge(problem, config.ridge)?;
+    // Most published methods have no use for a ridge.
+    let pulled = match config.method == Method::L0 || config.polish > 0 {
+        true => with_ridge(problem, config.ridge)?,
+        false => problem.clone(),
+    };
     let chosen = match config.method {
         Method::Magnitude => magnitude::prune(problem, pattern, config.threshold_or(Threshold::Matrix))?,
         Method::Wanda => wanda::prune(problem, pattern, config.threshold_or(Threshold::Row))?,
