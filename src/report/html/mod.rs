@@ -45,7 +45,6 @@ pub fn page(report: &Report) -> String {
                     }
                     (charts::work(&report.operators))
                     (seconds::section(report))
-                    (operators::section(&report.operators))
                     div.pair {
                         (data(report))
                         section aria-labelledby="settings" {
@@ -55,6 +54,7 @@ pub fn page(report: &Report) -> String {
                             (settings(&report.settings))
                         }
                     }
+                    (operators::section(&report.operators))
                     footer { (report.program) " · report layout " (report.report_version) }
                 }
                 script { (PreEscaped(include_str!("script.js"))) }
