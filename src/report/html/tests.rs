@@ -153,7 +153,8 @@ fn a_curve_is_the_mean_over_a_kinds_operators() {
     let curve = vec![(0, 1.0), (20, 0.625), (30, 0.5)];
     assert_eq!(charts::curves(&operators), [("fc1", curve)]);
     let many: Vec<(usize, f64)> = (0..1000).map(|n| (7, 1.0 / f64::from(n + 2))).collect();
-    let curve = &charts::curves(&[solved(0, &many)])[0].1;
+    let operators = [solved(0, &many)];
+    let curve = &charts::curves(&operators)[0].1;
     assert!(curve.len() <= 66, "{}", curve.len());
     assert_eq!(
         (curve[0], curve[curve.len() - 1]),
