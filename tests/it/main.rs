@@ -20,6 +20,7 @@ mod hub_model;
 mod module;
 mod module_training;
 mod progress;
+mod report;
 #[cfg(unix)]
 mod signals;
 mod smollm2;
