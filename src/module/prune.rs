@@ -223,7 +223,8 @@ where
             what: format!("the module has lost `{}`", layer.path),
         })?;
         let weight = original.clone().transpose().cast(DType::F32);
-        let problem = statistics.problem(&layer.path, weight);
+        let mut problem = statistics.problem(&layer.path, weight);
+        problem.tokens = Some(statistics.tokens);
         let Solution {
             mut values,
             keep,

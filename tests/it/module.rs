@@ -207,7 +207,8 @@ fn layers_are_what_the_solver_makes_of_their_inputs() {
                 }
                 let statistics = accumulator.finish(path).unwrap();
                 let original = layer(&dense, path).weight.val().transpose();
-                let problem = statistics.problem(path, original.clone());
+                let mut problem = statistics.problem(path, original.clone());
+                problem.tokens = Some(statistics.tokens);
                 let solution = solver::solve(&problem, pattern, &config.solver).unwrap();
                 let values = Tensor::<Device, 1>::from_floats(solution.values.as_slice(), &device);
                 let error = problem.relative(problem.squared_error(values.reshape(original.dims())));
