@@ -205,14 +205,11 @@ impl Error {
             Self::Device(DeviceError::NotCompiled { feature, .. }) => Some(format!(
                 "build with `cargo build --release --features {feature}`, or choose another --device"
             )),
-<<<<<<< HEAD
             Self::Module(error) => error.hint(),
-=======
             Self::Report { .. } => Some(
                 "give the folder of a pruned model, or the pruning_report.json in it, made by this version of `prune`"
                     .into(),
             ),
->>>>>>> main
             Self::Factorisation { .. } => Some("give more calibration text: --samples, --seq-len".into()),
             _ => None,
         }
