@@ -142,7 +142,7 @@ impl<B: SolverOps> Recorder<B> {
             });
             return;
         }
-        let tokens = rows.iter().product();
+        let tokens: usize = rows.iter().product();
         if tokens == 0 || self.problem.is_some() {
             return;
         }
