@@ -1,7 +1,7 @@
-//! One column of a parquet file. In: the file and the column's name. Out: a document a row.
+//! Parquet files. In: the file, and perhaps the name of a column. Out: a document a row, or all its columns.
 
 use super::documents::Document;
-use super::rows::{FIELDS, document, missing, parquet_error};
+use super::rows::{FIELDS, Object, document, missing, parquet_error};
 use crate::error::Result;
 use minijinja::value::Value;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -35,6 +35,20 @@ pub(crate) fn read_column(
             Some(other) => document(column.name(), plain(&other)),
         };
         row(parsed.map_err(|e| parquet_error(path, format!("row {}: {e}", number + 1)))?);
+    }
+    Ok(())
+}
+
+/// Hands the number of every row, counted from 1, and all its columns to `row`.
+pub(crate) fn read_objects(path: &Path, file: File, row: &mut dyn FnMut(usize, Object)) -> Result<()> {
+    let wrong = |e: parquet::errors::ParquetError| parquet_error(path, e);
+    let reader = SerializedFileReader::new(file).map_err(wrong)?;
+    for (number, found) in (1..).zip(reader.get_row_iter(None).map_err(wrong)?) {
+        let json = serde_json::to_value(object(&found.map_err(wrong)?));
+        match json.map_err(|e| parquet_error(path, format!("row {number}: {e}")))? {
+            serde_json::Value::Object(columns) => row(number, columns),
+            other => return Err(parquet_error(path, format!("row {number} is {other}"))),
+        }
     }
     Ok(())
 }
@@ -192,6 +206,27 @@ mod tests {
         assert_eq!(read(&path, None).unwrap(), expected);
     }
 
+    /// Files as the hub makes them: texts, numbers, lists, and lists in a group.
+    #[test]
+    fn all_columns() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/eval/tasks");
+        for (name, file) in [
+            ("hellaswag", "Rowan/hellaswag/default/validation"),
+            ("arc_easy", "allenai/ai2_arc/ARC-Easy/test"),
+            ("boolq", "aps/super_glue/boolq/validation"),
+        ] {
+            let path = fixtures.join("parquet").join(file).join("0000.parquet");
+            let mut rows = Vec::new();
+            read_objects(&path, File::open(&path).unwrap(), &mut |number, columns| {
+                rows.push((number, serde_json::Value::Object(columns)));
+            })
+            .unwrap();
+            let lines = std::fs::read_to_string(fixtures.join(format!("{name}.jsonl"))).unwrap();
+            let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+            assert_eq!(rows, (1..).zip(lines).collect::<Vec<_>>(), "{name}");
+        }
+    }
+
     #[test]
     fn damaged_files_are_errors() {
         let dir = tempfile::tempdir().unwrap();
@@ -212,6 +247,7 @@ mod tests {
             bad[position] ^= 0xff;
             std::fs::write(&path, &bad).unwrap();
             let _ = read(&path, None);
+            let _ = read_objects(&path, File::open(&path).unwrap(), &mut |_, _| {});
         }
     }
 }

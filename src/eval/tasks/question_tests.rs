@@ -37,7 +37,7 @@ fn requests_are_the_harness_requests() {
 
 fn ask(task: Task, row: Value) -> Result<Question, String> {
     let Value::Object(fields) = row else { panic!() };
-    Question::new(task, &Row { fields, line: 1 })
+    Question::new(task, &Row { fields, number: 1 })
 }
 
 #[test]
