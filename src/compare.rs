@@ -12,6 +12,7 @@ use crate::pattern::Pattern;
 use crate::progress::Observer;
 use crate::prune::{Branch, Source, WeightSink, embed, prune_branches};
 use crate::report::overall_sparsity;
+use crate::ridge::Ridge;
 use burn::tensor::Tensor;
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::Family;
@@ -30,7 +31,7 @@ pub struct Way {
     base: Base,
     warm_start: Option<WarmStart>,
     polish: Option<usize>,
-    ridge: Option<f64>,
+    ridge: Option<Ridge>,
     allocation: Allocation,
     propagation: Option<Propagation>,
 }
@@ -338,7 +339,7 @@ mod tests {
             (config.method, config.warm_start, config.polish),
             (Method::Fista, WarmStart::Wanda, 5)
         );
-        assert_eq!(config.ridge, 0.01);
+        assert_eq!(config.ridge, Ridge::Relative(0.01));
         assert_eq!(way.propagation, Some(Propagation::SEQUENTIAL));
         assert_eq!(way.allocation, Allocation::Owl);
         let plain: Way = "wanda".parse().unwrap();

@@ -35,6 +35,7 @@ pub mod plan;
 pub mod progress;
 pub mod prune;
 pub mod report;
+pub mod ridge;
 
 pub mod eval;
 pub mod generate;

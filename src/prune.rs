@@ -18,6 +18,7 @@ use crate::statistics::{Accumulator, Statistics};
 use burn::tensor::{Int, Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::{Decoder, Layer, LayerOperator, LayerState, OperatorSpec};
+use std::collections::HashSet;
 use std::time::Instant;
 
 /// Where pruned weights and, if wanted, statistics go.
@@ -59,6 +60,8 @@ pub struct SavedStatistics {
     pub outputs: usize,
     /// `n`, inputs.
     pub inputs: usize,
+    /// Different calibration tokens, where that is known.
+    pub tokens: Option<usize>,
     /// `W [m, n]`.
     pub weight: Vec<f32>,
     /// `G = X* X*ᵀ / p`, `[n, n]`.
@@ -103,6 +106,14 @@ pub struct Source<'a> {
     pub windows: &'a [Vec<u32>],
     /// Tokens computed at once on the device.
     pub batch_tokens: usize,
+}
+
+impl Source<'_> {
+    /// Calibration tokens, those of equal windows counted once: what a matrix can be fitted to.
+    fn different_tokens(&self) -> usize {
+        let different: HashSet<&Vec<u32>> = self.windows.iter().collect();
+        different.into_iter().map(Vec::len).sum()
+    }
 }
 
 /// One of several ways to prune the same model in one pass.
@@ -184,6 +195,7 @@ pub fn prune_branches<B: SolverOps>(
         }
     }
     let dense_needed = states.iter().any(|state| state.needs_dense());
+    let different_tokens = source.different_tokens();
     let mut elsewhere = 0.0;
     for (layer, operators) in to_come.into_iter().enumerate() {
         observer.event(Event::Layer {
@@ -195,6 +207,7 @@ pub fn prune_branches<B: SolverOps>(
             source,
             layer,
             dense: source.decoder.layer::<B>(layer, source.checkpoint, device)?,
+            different_tokens,
         };
         hidden = run.prune(hidden, dense_needed, &mut states, observer)?;
         let finished = Instant::now();
@@ -228,6 +241,7 @@ pub(crate) fn survey<B: SolverOps>(
         name: "survey of the dense layers",
         steps: layers,
     });
+    let different_tokens = source.different_tokens();
     let mut hidden = embed::<B>(&source, device)?;
     for layer in 0..layers {
         observer.event(Event::Layer {
@@ -248,7 +262,9 @@ pub(crate) fn survey<B: SolverOps>(
                     Some(statistics) => statistics,
                     None => statistics(&name, None, Some(&states))?,
                 };
-                each(layer, &statistics.problem(&name, weight))?;
+                let mut problem = statistics.problem(&name, weight);
+                problem.tokens = Some(different_tokens);
+                each(layer, &problem)?;
                 gathered = Some(statistics);
             }
             states = advance(&dense, states, group);
@@ -346,6 +362,7 @@ struct LayerRun<'a, B: SolverOps> {
     source: Source<'a>,
     layer: usize,
     dense: Layer<B>,
+    different_tokens: usize,
 }
 
 impl<B: SolverOps> LayerRun<'_, B> {
@@ -486,7 +503,8 @@ impl<B: SolverOps> LayerRun<'_, B> {
             .checkpoint
             .info(&tensor)
             .map_or(StoredDtype::F32, |info| info.dtype.clone());
-        let problem = statistics.problem(name, weight);
+        let mut problem = statistics.problem(name, weight);
+        problem.tokens = Some(self.different_tokens);
         if sink.wants_statistics() {
             sink.statistics(saved(&problem, statistics)?)?;
         }
@@ -556,6 +574,7 @@ fn saved<B: SolverOps>(problem: &LayerProblem<B>, statistics: &Statistics<B>) ->
         name: problem.name.clone(),
         outputs,
         inputs,
+        tokens: problem.tokens,
         weight: solver::download(problem.weight.clone())?,
         gram: solver::download(problem.gram.clone())?,
         cross,

@@ -1,7 +1,8 @@
 //! Statistics in safetensors files: what `prune --save-statistics` writes and `solve` reads.
 //!
 //! For each operator `NAME.weight [out, in]`, `NAME.gram [in, in]` (`X* X*ᵀ / p`) and, where the operator's input is not
-//! the dense one, `NAME.cross [in, in]` (`X X*ᵀ / p`) and `NAME.dense_gram [in, in]` (`X Xᵀ / p`).
+//! the dense one, `NAME.cross [in, in]` (`X X*ᵀ / p`) and `NAME.dense_gram [in, in]` (`X Xᵀ / p`). `NAME.tokens [1]`, which may
+//! be missing, counts the different calibration tokens.
 
 use crate::atomic_file::AtomicFile;
 use crate::checkpoint::StoredDtype;
@@ -80,10 +81,22 @@ pub fn read(path: &Path, operator: &str) -> Result<SavedOperator> {
         let dense = dense.unwrap_or_else(|| stand_in(&gram, &cross, inputs));
         (cross, dense)
     });
+    let tokens = match tensor("tokens")? {
+        None => None,
+        Some((shape, values)) => match values[..] {
+            [tokens] if tokens >= 1.0 => Some(tokens as usize),
+            _ => {
+                return Err(malformed(format!(
+                    "`{operator}.tokens` has shape {shape:?} and is no number of tokens"
+                )));
+            }
+        },
+    };
     Ok(SavedOperator(SavedStatistics {
         name: operator.to_owned(),
         outputs,
         inputs,
+        tokens,
         weight,
         gram,
         cross,
@@ -145,9 +158,11 @@ impl SavedOperator {
             gram,
             drift,
             drift_gram,
-            tokens: 0,
+            tokens: saved.tokens.unwrap_or(0),
         };
-        Ok(statistics.problem(&saved.name, matrix(&saved.weight, saved.outputs)))
+        let mut problem = statistics.problem(&saved.name, matrix(&saved.weight, saved.outputs));
+        problem.tokens = saved.tokens;
+        Ok(problem)
     }
 }
 
@@ -193,6 +208,9 @@ pub fn tensors(saved: SavedStatistics) -> Vec<NamedTensor> {
         ),
         (format!("{}.gram", saved.name), vec![n, n], saved.gram),
     ];
+    if let Some(tokens) = saved.tokens {
+        tensors.push((format!("{}.tokens", saved.name), vec![1], vec![tokens as f32]));
+    }
     if let Some((cross, dense)) = saved.cross {
         tensors.push((format!("{}.cross", saved.name), vec![n, n], cross));
         tensors.push((format!("{}.dense_gram", saved.name), vec![n, n], dense));

@@ -48,6 +48,13 @@ pub(crate) enum Format {
     Markdown,
 }
 
+/// What calibration windows are drawn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DrawFrom {
+    Documents,
+    Stream,
+}
+
 /// How progress is shown; see `Global::progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressChoice {
@@ -215,9 +222,10 @@ pub(crate) struct CompareArgs {
 /// How text files are cut into documents.
 #[derive(Debug, Args)]
 pub(crate) struct TextArgs {
-    /// Read the calibration text as one stream, instead of one document a line or a paragraph.
-    #[arg(long)]
-    pub(crate) join: bool,
+    /// What calibration windows are drawn from: single documents longer than a window, as SparseGPT's loader does, or the stream
+    /// that all documents make. Default: the stream for plain text, documents for rows; named data sets have their own protocol.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) draw: Option<DrawFrom>,
     /// Field of a JSON line, or column of a parquet file, with the text or a list of messages (role, content), for the model's
     /// chat template. Default: `text`, or else `messages`.
     #[arg(long, value_name = "NAME")]
@@ -302,9 +310,10 @@ pub(crate) struct SolverArgs {
     /// Steps of ℓ0 splitting between two renewals of its inverse. Default: 3.
     #[arg(long, value_name = "N", help_heading = "Solver settings")]
     pub(crate) l0_refresh: Option<usize>,
-    /// Pull of l0 and of the polish towards the dense weight, relative to the Gram matrix's mean diagonal. Default: 0.005.
+    /// Pull of l0 and of the polish towards the dense weight, relative to the Gram matrix's diagonal: a number, or `auto`, the
+    /// more the fewer calibration tokens there are. Default: auto.
     #[arg(long, value_name = "R", help_heading = "Solver settings")]
-    pub(crate) ridge: Option<f64>,
+    pub(crate) ridge: Option<crate::ridge::Ridge>,
     /// SparseGPT's damping, relative to the mean diagonal of the Gram matrix. Official code: 0.01.
     #[arg(long, value_name = "D", help_heading = "Solver settings")]
     pub(crate) damping: Option<f64>,

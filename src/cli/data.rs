@@ -1,11 +1,11 @@
 //! The token windows of a run: from local files, from data sets of the hub, or from the built-in text.
 
-use super::args::{CalibrationArgs, TextArgs};
+use super::args::{CalibrationArgs, DrawFrom, TextArgs};
 use super::hub;
 use super::model::Chosen;
 use crate::calibration::{
     DataError, Documents, EvaluationText, Published, TextLayout, TextOptions, TokenWindows, draw_windows,
-    evaluation_windows, is_token_file, read_documents, read_text, token_windows,
+    evaluation_windows, has_rows, is_token_file, read_documents, read_text, token_windows,
 };
 use crate::demo;
 use crate::error::{Error, Result};
@@ -122,14 +122,17 @@ pub(crate) fn evaluation(
 fn documents(files: &Files, text: &TextArgs) -> Result<Documents> {
     let field = text.text_field.as_deref();
     let mut documents = match files.published {
-        Some(_) if text.join => {
-            return Err(setting("--join", "a named data set has a protocol of its own"));
+        Some(_) if text.draw.is_some() => {
+            return Err(setting("--draw", "a named data set has a protocol of its own"));
         }
         Some(published) => published.documents(&files.paths, field)?,
         None => {
-            let layout = match text.join {
-                true => TextLayout::Joined,
-                false => TextLayout::Auto,
+            // Documents that are stored one by one are meant to be, and may be too many to be tokenised all.
+            let documents = files.paths.iter().any(|file| has_rows(file));
+            let layout = match text.draw {
+                Some(DrawFrom::Documents) => TextLayout::Auto,
+                None if documents => TextLayout::Auto,
+                Some(DrawFrom::Stream) | None => TextLayout::Joined,
             };
             let field = field.map(str::to_owned);
             read_documents(&files.paths, &TextOptions { layout, field })?

@@ -106,6 +106,7 @@ fn small(mut arguments: Vec<String>, call: &Call) -> Vec<String> {
                 set("--samples", "2");
                 set("--seq-len", "24");
             }
+            set("--max-rounds", "1");
             if command == "compare" {
                 set("--eval-seq-len", "24");
                 set("--max-windows", "1");
@@ -118,6 +119,9 @@ fn small(mut arguments: Vec<String>, call: &Call) -> Vec<String> {
         }
         "eval" => {
             let tasks = has(&arguments, "--tasks");
+            if has(&arguments, "--num-fewshot") {
+                self::set(&mut arguments, "--num-fewshot", "2", call);
+            }
             if tasks {
                 self::set(&mut arguments, "--limit", "2", call);
             }
