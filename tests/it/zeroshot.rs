@@ -227,7 +227,7 @@ fn what_cannot_be_answered() {
         ),
         ("--tasks piqa --task-data data", &["piqa.jsonl", "line 1", "sol1"]),
         ("--tasks qnli --task-data data", &["qnli.jsonl", "no rows"]),
-        ("--tasks wnli --task-data data", &["wnli.jsonl.gz", "gzip"]),
+        ("--tasks wnli --task-data data", &["cannot read", "wnli.jsonl.gz"]),
         ("--tasks rte --task-data nowhere", &["nowhere", "rte.jsonl"]),
         ("--tasks rte --task-data data --limit 0", &["--limit"]),
         (
