@@ -7,13 +7,12 @@ use crate::allocation::{Allocation, allocate};
 use crate::config::Method;
 use crate::config::{Propagation, PruneConfig, SolverConfig, WarmStart};
 use crate::error::{Error, Result};
-use crate::eval::head_nll;
+use crate::eval::Along;
 use crate::pattern::Pattern;
 use crate::progress::Observer;
-use crate::prune::{Branch, Source, WeightSink, embed, prune_branches};
+use crate::prune::{Branch, Source, WeightSink, prune_branches};
 use crate::report::overall_sparsity;
 use crate::ridge::Ridge;
-use burn::tensor::Tensor;
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::Family;
 use serde::Serialize;
@@ -224,38 +223,20 @@ pub fn compare<B: SolverOps>(
         windows: evaluation,
         ..source
     };
-    // Hidden states of the evaluation windows: the dense model's, then each way's. Tensors share memory until they part.
-    let start = match evaluation {
-        [] => Vec::new(),
-        _ => embed::<B>(&evaluated, device)?,
-    };
-    let mut paths: Vec<Vec<Tensor<B, 3>>> = vec![start; configs.len() + 1];
+    let mut along = Along::<B>::new(evaluated, configs.len(), device)?;
     let (outcomes, shared) =
         prune_branches::<B>(source, branches, device, observer, &mut |_, dense, pruned| {
-            for (path, layer) in paths.iter_mut().zip(std::iter::once(&dense).chain(pruned)) {
-                *path = std::mem::take(path)
-                    .into_iter()
-                    .map(|h| layer.forward(h))
-                    .collect();
-            }
+            along.layer(dense, pruned);
             Ok(())
         })?;
-    let mut perplexities = paths.into_iter().map(|path| -> Result<Option<f64>> {
-        if evaluation.is_empty() {
-            return Ok(None);
-        }
-        let nll = head_nll::<B>(
-            (source.checkpoint, source.decoder),
-            path,
-            evaluation,
-            source.batch_tokens,
-            device,
-        )?;
-        Ok(Some((nll.iter().sum::<f64>() / nll.len() as f64).exp()))
+    let mut perplexities = along.finish(device)?.into_iter().map(|nll| {
+        let mean = nll.iter().sum::<f64>() / nll.len() as f64;
+        mean.exp()
     });
-    let dense_perplexity = perplexities.next().transpose()?.flatten();
+    let dense_perplexity = perplexities.next();
     let mut rows = Vec::new();
-    for (((way, config), outcome), perplexity) in configs.into_iter().zip(outcomes).zip(perplexities) {
+    for ((way, config), outcome) in configs.into_iter().zip(outcomes) {
+        let perplexity = perplexities.next();
         let operators = &outcome.operators;
         let mut kinds: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for operator in operators {
@@ -272,7 +253,7 @@ pub fn compare<B: SolverOps>(
             pattern: config.pattern,
             propagation: config.propagation,
             propagate: config.propagation.name(),
-            perplexity: perplexity?,
+            perplexity,
             errors: kinds
                 .iter()
                 .map(|(kind, errors)| (kind.clone(), mean(errors)))

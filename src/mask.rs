@@ -174,9 +174,11 @@ pub fn apply(dense: &Model, file: &Path, output: &Path, overwrite: bool) -> Resu
         writer.write_stored(name, &bytes)?;
     }
     // A report that came with the model would describe other zeros.
-    let stale = writer.partial().join(report::FILE_NAME);
-    if stale.exists() {
-        std::fs::remove_file(&stale).map_err(Error::io("remove", &stale))?;
+    for name in report::FILE_NAMES {
+        let stale = writer.partial().join(name);
+        if stale.exists() {
+            std::fs::remove_file(&stale).map_err(Error::io("remove", &stale))?;
+        }
     }
     check(&Checkpoint::open(writer.partial())?, dense, &masks)?;
     writer.finish()?;

@@ -10,8 +10,8 @@ use std::str::FromStr;
 /// call it damping; the geometric mean generalises a little better (`docs/algorithm.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Ridge {
-    /// `r = 2 n / p` for `n` inputs and `p` calibration tokens, at most 0.5: half of what an operator fits to its tokens'
-    /// chance is about `n / p`. 0.005 where the number of tokens is not known.
+    /// `r = n / p` for `n` inputs and `p` calibration tokens, at most 0.5: the share of what is fitted that is owed to the chance of
+    /// the tokens. 0.005 where the number of tokens is not known.
     #[default]
     Auto,
     /// This `r`.
@@ -19,9 +19,7 @@ pub enum Ridge {
 }
 
 impl Ridge {
-    /// `r` per input and token, for [`Ridge::Auto`].
-    const PER_TOKEN: f64 = 2.0;
-    /// Most of it.
+    /// Most of `r`, for [`Ridge::Auto`].
     const MOST: f64 = 0.5;
     /// `r` for statistics whose number of tokens is not known: the error on those is what counts then.
     const UNKNOWN: f64 = 5e-3;
@@ -31,9 +29,7 @@ impl Ridge {
         match (self, tokens) {
             (Self::Relative(r), _) => r,
             (Self::Auto, None) => Self::UNKNOWN,
-            (Self::Auto, Some(tokens)) => {
-                (Self::PER_TOKEN * inputs as f64 / tokens.max(1) as f64).min(Self::MOST)
-            }
+            (Self::Auto, Some(tokens)) => (inputs as f64 / tokens.max(1) as f64).min(Self::MOST),
         }
     }
 }
@@ -89,8 +85,8 @@ mod tests {
 
     #[test]
     fn it_falls_as_tokens_become_many() {
-        assert_eq!(Ridge::Auto.relative(512, Some(8192)), 0.125);
-        assert_eq!(Ridge::Auto.relative(512, Some(65536)), 0.015625);
+        assert_eq!(Ridge::Auto.relative(512, Some(8192)), 0.0625);
+        assert_eq!(Ridge::Auto.relative(512, Some(65536)), 0.0078125);
         assert_eq!(Ridge::Auto.relative(512, Some(3)), 0.5);
         assert_eq!(Ridge::Auto.relative(512, None), 0.005);
         assert_eq!(Ridge::Relative(0.3).relative(512, Some(8192)), 0.3);

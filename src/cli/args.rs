@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Prune in several ways in one pass over the model, and show their errors, perplexities and times in one table.
     Compare(Box<CompareArgs>),
+    /// Make the page of a finished run again, from its pruning_report.json.
+    Report(ReportArgs),
     /// Prune one matrix from saved statistics.
     Solve(Box<SolveArgs>),
     /// Write a pruned checkpoint without its zeros. Every command reads the result as it is.
@@ -145,6 +147,8 @@ pub(crate) struct PruneArgs {
     pub(crate) allocation: String,
     #[command(flatten)]
     pub(crate) calibrate: CalibrationArgs,
+    #[command(flatten)]
+    pub(crate) evaluate: EvaluationArgs,
     /// Also write every operator's weight and statistics into this folder, one file a layer, for `solve`.
     #[arg(long, value_name = "DIR")]
     pub(crate) save_statistics: Option<PathBuf>,
@@ -208,7 +212,15 @@ pub(crate) struct CompareArgs {
     pub(crate) max_rounds: Option<usize>,
     #[command(flatten)]
     pub(crate) calibrate: CalibrationArgs,
-    /// Data to measure perplexity on, as in `eval`. Default: `demo` with the demo model, else no perplexity.
+    #[command(flatten)]
+    pub(crate) evaluate: EvaluationArgs,
+}
+
+/// What perplexity is measured on while pruning: shared by `prune` and `compare`.
+#[derive(Debug, Args)]
+pub(crate) struct EvaluationArgs {
+    /// Data to measure perplexity on, before and after, in the same pass over the model; as in `eval`. Its hidden states
+    /// stay in memory: see --max-windows. Default: `demo` with the demo model, else no perplexity.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<String>,
     /// Tokens of an evaluation window. Default: the model's longest sequence, at most 2048.
@@ -406,6 +418,16 @@ pub(crate) struct TaskList(pub(crate) Vec<Task>);
 pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folder of the pruned checkpoint, or the report's JSON file.
+    #[arg(long, value_name = "DIR|FILE")]
+    pub(crate) input: PathBuf,
+    /// The page to write; it replaces an earlier one. Default: report.html beside the JSON file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! The token windows of a run: from local files, from data sets of the hub, or from the built-in text.
 
-use super::args::{CalibrationArgs, DrawFrom, TextArgs};
+use super::args::{CalibrationArgs, DrawFrom, EvaluationArgs, TextArgs};
 use super::hub;
 use super::model::Chosen;
 use crate::calibration::{
@@ -9,6 +9,7 @@ use crate::calibration::{
 };
 use crate::demo;
 use crate::error::{Error, Result};
+use crate::eval::check_windows;
 use crate::hub::{DatasetId, Fetched, Split};
 use crate::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,32 @@ pub(crate) fn calibration(
         seq_len,
         draw.seed,
     )
+}
+
+/// Windows to evaluate on while pruning, as the arguments say; the demo model has a text of its own.
+///
+/// # Errors
+/// As [`evaluation`]; when a window holds nothing to predict; when windows are described but no data is named.
+pub(crate) fn evaluation_of(
+    chosen: &Chosen,
+    args: &EvaluationArgs,
+    text: &TextArgs,
+) -> Result<Option<TokenWindows>> {
+    let cut = (args.eval_seq_len, args.max_windows);
+    let name = match &args.data {
+        Some(name) => name,
+        None if chosen.is_demo => DEMO,
+        None if cut == (None, None) => return Ok(None),
+        None => {
+            return Err(Error::Setting {
+                setting: "--eval-seq-len/--max-windows",
+                reason: "there is nothing to evaluate on: name it with --data".into(),
+            });
+        }
+    };
+    let windows = evaluation(chosen, name, text.text_field.as_deref(), cut)?;
+    check_windows(&windows.ids, "--eval-seq-len")?;
+    Ok(Some(windows))
 }
 
 /// Windows to evaluate on.
