@@ -107,10 +107,11 @@ fn small(mut arguments: Vec<String>, call: &Call) -> Vec<String> {
                 set("--seq-len", "24");
             }
             set("--max-rounds", "1");
-            if command == "compare" {
+            if command == "compare" || has(&call.arguments, "--data") {
                 set("--eval-seq-len", "24");
                 set("--max-windows", "1");
-            } else if !has(&arguments, "--overwrite") {
+            }
+            if command == "prune" && !has(&arguments, "--overwrite") {
                 arguments.push("--overwrite".into());
             }
             if !has(&arguments, "--targets") && !has(&arguments, "--ignore") {
