@@ -28,3 +28,4 @@ mod solver;
 #[cfg(unix)]
 mod terminal;
 mod zeroshot;
+mod zeroshot_hub;
