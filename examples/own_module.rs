@@ -6,11 +6,13 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::gelu;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Distribution, Tensor, TensorData};
 use fista_pruner::config::{Method, SolverConfig};
 use fista_pruner::error::Result;
-use fista_pruner::module::{ApplyLinear, Correction, Direct, ModuleConfig, Paths, prune};
+use fista_pruner::module::{ApplyLinear, Correction, Direct, ModuleConfig, ModuleReport, Paths, prune};
 use fista_pruner::pattern::Pattern;
+use fista_pruner::solver::solve;
+use fista_pruner::statistics::Accumulator;
 use fista_pruner_backends::{DeviceJob, SolverOps, dispatch, open_default};
 
 /// Two hidden layers. Only `forward_by` differs from what any burn program has: it says how `Linear` layers are applied.
@@ -88,6 +90,7 @@ impl DeviceJob for Run {
                 })?;
                 let error = B::squared_distance(pruned.forward(held_out.clone()), expected.clone());
                 let energy = B::inner(expected.clone(), expected.clone());
+                check_first_layer(&mlp, &batches, &config, &report)?;
                 println!("{pattern} by {name}\n{report}");
                 println!(
                     "sparsity {:.4}, error of the output on other data {:.3e}\n",
@@ -98,6 +101,29 @@ impl DeviceJob for Run {
         }
         Ok(())
     }
+}
+
+/// The report's first layer against the solver alone, on the same inputs.
+fn check_first_layer<B: SolverOps>(
+    mlp: &Mlp<B>,
+    batches: &[Tensor<B, 2>],
+    config: &ModuleConfig,
+    report: &ModuleReport,
+) -> Result<()> {
+    let mut inputs = Accumulator::default();
+    for batch in batches {
+        inputs.add(mlp.norm.forward(batch.clone()));
+    }
+    let statistics = inputs.finish("hidden.0")?;
+    let weight = mlp.hidden[0].weight.val().transpose();
+    let (shape, device) = (weight.dims(), weight.device());
+    let mut problem = statistics.problem("hidden.0", weight);
+    problem.tokens = Some(statistics.tokens);
+    let solution = solve(&problem, config.pattern, &config.solver)?;
+    let pruned = Tensor::from_data(TensorData::new(solution.values, shape), &device);
+    let error = problem.squared_error(pruned);
+    assert_eq!(report.layers[0].relative_error, problem.relative(error));
+    Ok(())
 }
 
 fn main() -> Result<()> {

@@ -29,6 +29,9 @@ type Weights<B> = BTreeMap<String, Tensor<B, 2>>;
 /// Weights come back as burn's mapping of a module's parameters leaves them on a backend without gradients: not marked as
 /// needing one. A module that is being trained goes through [`prune_in_training`].
 ///
+/// burn draws a new module's weights when they are first looked at, and a copy made before that draws its own. To compare
+/// an untrained module with a pruned copy of it, run it once first.
+///
 /// # Errors
 /// [`Error::Module`] when the choice of layers matches nothing, a chosen layer sees no input or one of the wrong width;
 /// [`Error::PatternDoesNotFit`] before any work; and what [`solver::solve`] refuses.

@@ -128,7 +128,7 @@ fn zeros_stay<O: States>(optimizer: OptimizerAdaptor<O, Net<Training>, Training>
     let device = Default::default();
     let task = Task::new();
     let mut optimizer = MaskedOptimizer::new(optimizer);
-    let mut net = task.train(Net::<Training>::new(&device), &mut optimizer, 6);
+    let mut net = task.train(Net::<Training>::trainable(&device), &mut optimizer, 6);
     assert!(SparsityMask::of(&net, &Paths::all()).unwrap().is_empty());
 
     let config = ModuleConfig::new(Pattern::NOfM { n: 2, m: 4 });
@@ -217,7 +217,7 @@ fn momentum_alone_moves_removed_weights() {
     let device = Default::default();
     let task = Task::new();
     let mut optimizer = AdamWConfig::new().init();
-    let net = task.train(Net::<Training>::new(&device), &mut optimizer, 6);
+    let net = task.train(Net::<Training>::trainable(&device), &mut optimizer, 6);
     let everywhere = Paths::all();
     let mut masked = MaskedOptimizer::new(AdamWConfig::new().init());
     masked = masked
@@ -244,8 +244,7 @@ fn momentum_alone_moves_removed_weights() {
 fn without_a_mask_nothing_changes() {
     let device = Default::default();
     let task = Task::new();
-    let net = Net::<Training>::new(&device);
-    parameters(&net);
+    let net = Net::<Training>::trainable(&device);
     let expected = task.train(net.clone(), &mut AdamWConfig::new().init(), 5);
     let mut optimizer = MaskedOptimizer::new(AdamWConfig::new().init());
     let found = task.train(net.clone(), &mut optimizer, 5);
@@ -274,7 +273,7 @@ fn schedules_are_followed_exactly() {
     let task = Task::new();
     for target in [Pattern::Unstructured(0.8), Pattern::NOfM { n: 1, m: 4 }] {
         let schedule = Gradual::new(target, 3, 2, 5).unwrap();
-        let mut net = Net::<Training>::new(&device);
+        let mut net = Net::<Training>::trainable(&device);
         let layers = Paths::matching(["blocks.**"]);
         let mut optimizer = MaskedOptimizer::new(AdamWConfig::new().with_weight_decay(0.01).init())
             .with_schedule(&net, &layers, schedule)
@@ -310,8 +309,7 @@ fn schedules_are_followed_exactly() {
 fn a_stored_optimizer_goes_on_where_it_stopped() {
     let device = Default::default();
     let task = Task::new();
-    let net = Net::<Training>::new(&device);
-    parameters(&net);
+    let net = Net::<Training>::trainable(&device);
     let schedule = Gradual::new(Pattern::Unstructured(0.7), 2, 2, 4).unwrap();
     let start = |net: &Net<Training>| {
         MaskedOptimizer::new(AdamWConfig::new().init())
@@ -327,7 +325,7 @@ fn a_stored_optimizer_goes_on_where_it_stopped() {
     let optimizer = Recorder::<Training>::record(&recorder, first.to_record(), ()).unwrap();
     let module = Recorder::<Training>::record(&recorder, half.into_record(), ()).unwrap();
 
-    let fresh = Net::<Training>::new(&device);
+    let fresh = Net::<Training>::trainable(&device);
     let mut second =
         start(&fresh).load_record(Recorder::<Training>::load(&recorder, optimizer, &device).unwrap());
     let resumed = fresh.load_record(Recorder::<Training>::load(&recorder, module, &device).unwrap());
@@ -345,7 +343,7 @@ fn a_stored_optimizer_goes_on_where_it_stopped() {
 fn masks_are_stored_and_put_on_other_modules() {
     let device = Default::default();
     let task = Task::new();
-    let net = Net::<Training>::new(&device);
+    let net = Net::<Training>::trainable(&device);
     let mut optimizer = MaskedOptimizer::new(SgdConfig::new().init())
         .with_schedule(
             &net,
@@ -407,7 +405,7 @@ fn masks_and_schedules_of_other_modules_are_errors() {
             ..
         }))
     ));
-    let net = Net::<Training>::new(&device);
+    let net = Net::<Training>::trainable(&device);
     let optimizer = || MaskedOptimizer::new(AdamWConfig::new().init());
     let result = optimizer().with_mask(&net, mask);
     assert!(
