@@ -47,6 +47,7 @@ pub mod pack;
 pub mod verify;
 
 pub mod module;
+pub mod recover;
 
 pub mod cli;
 pub mod demo;

@@ -20,6 +20,7 @@ mod hub_model;
 mod module;
 mod module_training;
 mod progress;
+mod recover;
 mod report;
 #[cfg(unix)]
 mod signals;
