@@ -18,7 +18,7 @@ use fista_pruner::model::Model;
 use fista_pruner::pattern::Pattern;
 use fista_pruner::progress::silent;
 use fista_pruner::prune::{self, WeightSink, prune};
-use fista_pruner::recover::{self, BlockConfig, Recovery, SppConfig, ZerothConfig, recover};
+use fista_pruner::recover::{self, BlockConfig, Recovery, SppConfig, recover};
 use fista_pruner::report::overall_sparsity;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
@@ -329,12 +329,7 @@ fn main() -> Result<()> {
         work.show(&format!("pruned to {pattern}"), "pruned", zeros)?;
         let pruned = work.open("pruned")?;
         let (block, spp) = (BlockConfig::default(), SppConfig::default());
-        let mezo = ZerothConfig {
-            steps: 60,
-            batch: 16,
-            ..ZerothConfig::default()
-        };
-        for recovery in [Recovery::Block(block), Recovery::Spp(spp), Recovery::Mezo(mezo)] {
+        for recovery in [Recovery::Block(block), Recovery::Spp(spp)] {
             work.recover(&dense, &pruned, &recovery, recovery.name())?;
             work.show(&format!("  then {}", recovery.name()), recovery.name(), zeros)?;
         }
