@@ -82,11 +82,11 @@ struct Settings {
     /// Steps of mezo and subzero. Default: 200.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Windows a step. Default: 4 with block and spp, 1 with mezo and subzero.
+    /// Windows a step. Default: 2 with block, 4 with spp, 1 with mezo and subzero.
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
-    /// Highest learning rate. Default: 3e-4 with block; 4e-3 with spp, as its official code; with mezo and subzero from the
-    /// curvature that the first four steps measure.
+    /// Highest learning rate. Default: 1e-2 with block, of the root mean square of an operator's weights; 4e-3 with spp, as
+    /// its official code; with mezo and subzero from the curvature that the first four steps measure.
     #[arg(long, value_name = "X")]
     learning_rate: Option<f64>,
     /// Half the distance between the two points of a step of mezo and subzero. MeZO: 1e-3.

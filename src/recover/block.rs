@@ -50,8 +50,8 @@ impl Part {
     }
 
     /// Whether it holds that group of operators.
-    fn has(self, group: usize) -> bool {
-        (self == Self::Attention) == (group < Layer::<burn::backend::Flex>::ATTENTION_GROUPS)
+    fn has<B: Backend>(self, group: usize) -> bool {
+        (self == Self::Attention) == (group < Layer::<B>::ATTENTION_GROUPS)
     }
 
     /// Residual stream `[windows, tokens, hidden]` before the part to that after it.
@@ -184,7 +184,7 @@ impl<B: SolverOps> LayerRun<'_, B> {
     /// Trains a part on its inputs and targets, unless there is nothing to train or that makes it worse.
     fn train(&mut self, part: Part, inputs: &Hidden<B>, targets: &Hidden<B>) -> Result<Option<Curve>> {
         let trained: Vec<usize> = (0..self.operators.len())
-            .filter(|i| part.has(self.operators[*i].group))
+            .filter(|i| part.has::<B>(self.operators[*i].group))
             .collect();
         if trained.is_empty() {
             return Ok(None);
@@ -249,24 +249,28 @@ impl<B: SolverOps> LayerRun<'_, B> {
     }
 }
 
-/// Adam on the operators of a part, with their masks.
+/// Adam on the operators of a part, with their masks. Its weights are divided by their root mean square, so that one rate
+/// suits operators and models of any scale.
 struct Trainer<B: SolverOps> {
     names: Vec<&'static str>,
-    /// The weights `[in, out]` as burn's layers have them.
+    /// Root mean squares of the surviving weights.
+    scales: Vec<f64>,
+    /// The weights `[in, out]` as burn's layers have them, by their scales.
     weights: Vec<Linear<Tracked<B>>>,
     optimizer: MaskedOptimizer<Adam, Vec<Linear<Tracked<B>>>, Tracked<B>>,
 }
 
 impl<B: SolverOps> Trainer<B> {
     fn new(run: &LayerRun<'_, B>, operators: &[usize]) -> Result<Self> {
-        let mut names = Vec::new();
-        let mut weights = Vec::new();
+        let (mut names, mut scales, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         for i in operators {
             let operator = &run.operators[*i];
             let weight = run.student.weight(operator.name).ok_or_else(|| operator.lost())?;
+            let scale = operator.root_mean_square();
             names.push(operator.name);
+            scales.push(scale);
             weights.push(Linear {
-                weight: Param::from_tensor(Tensor::from_inner(weight.transpose())),
+                weight: Param::from_tensor(Tensor::from_inner(weight.transpose().div_scalar(scale))),
                 bias: None,
             });
         }
@@ -275,6 +279,7 @@ impl<B: SolverOps> Trainer<B> {
         let optimizer = MaskedOptimizer::new(adam).with_mask(&weights, mask)?;
         Ok(Self {
             names,
+            scales,
             weights,
             optimizer,
         })
@@ -306,12 +311,13 @@ impl<B: SolverOps> Trainer<B> {
             return Ok(0.0);
         };
         let mut all = GradientsParams::new();
-        for (linear, gradient) in self.weights.iter().zip(sum.weights) {
-            all.register(linear.weight.id, gradient.transpose().div_scalar(count));
+        for ((linear, gradient), scale) in self.weights.iter().zip(sum.weights).zip(&self.scales) {
+            all.register(linear.weight.id, gradient.transpose().mul_scalar(scale / count));
         }
         self.weights = self.optimizer.step(rate, std::mem::take(&mut self.weights), all);
-        for (name, linear) in self.names.iter().zip(&self.weights) {
-            student.set_weight(name, linear.valid().weight.val().transpose())?;
+        for ((name, linear), scale) in self.names.iter().zip(&self.weights).zip(&self.scales) {
+            let weight = linear.valid().weight.val().transpose();
+            student.set_weight(name, weight.mul_scalar(*scale))?;
         }
         Ok(sum.loss / count)
     }

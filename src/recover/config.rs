@@ -78,7 +78,8 @@ pub struct BlockConfig {
     pub epochs: usize,
     /// Windows a step.
     pub batch: usize,
-    /// Adam's rate at its highest: it rises linearly in the first tenth of the steps and falls along a cosine to zero.
+    /// Adam's rate at its highest, relative to the root mean square of an operator's weights: it rises linearly in the first
+    /// tenth of the steps and falls along a cosine to zero.
     pub learning_rate: f64,
     /// Of the order of the windows.
     pub seed: u64,
@@ -88,8 +89,8 @@ impl Default for BlockConfig {
     fn default() -> Self {
         Self {
             epochs: 4,
-            batch: 4,
-            learning_rate: 3e-4,
+            batch: 2,
+            learning_rate: 1e-2,
             seed: 0,
         }
     }

@@ -42,6 +42,16 @@ impl Operator {
         Tensor::from_data(TensorData::new(values, self.shape), (device, DType::F32))
     }
 
+    /// That of the surviving weights.
+    pub(super) fn root_mean_square(&self) -> f64 {
+        let squares: f64 = self.values.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let survivors = self.keep.iter().filter(|keep| **keep).count().max(1);
+        // One of zeros alone has no scale.
+        (squares / survivors as f64)
+            .sqrt()
+            .max(f64::from(f32::MIN_POSITIVE))
+    }
+
     /// The decoder does not know its own operator.
     pub(super) fn lost(&self) -> Error {
         Error::Internal {
