@@ -239,7 +239,7 @@ pub(crate) fn survey<B: SolverOps>(
                 };
                 let statistics = match gathered.take() {
                     Some(statistics) => statistics,
-                    None => statistics(&name, None, Some(&states))?,
+                    None => statistics(&name, Accumulator::default(), None, Some(&states))?,
                 };
                 each(layer, &statistics.problem(&name, weight))?;
                 gathered = Some(statistics);
@@ -420,7 +420,7 @@ impl<B: SolverOps> LayerRun<'_, B> {
             .filter(|(_, name)| config.selects(name))
             .collect();
         if let (Some((_, first)), None, None) = (chosen.first(), &state.real, &*shared) {
-            *shared = Some(statistics(first, None, dense)?);
+            *shared = Some(statistics(first, Accumulator::default(), None, dense)?);
         }
         let started = Instant::now();
         let Some(mut pruned) = state.pruned.take() else {
@@ -430,7 +430,12 @@ impl<B: SolverOps> LayerRun<'_, B> {
             let own = match &state.real {
                 Some(real) => {
                     let target = dense.filter(|_| propagation.dense_target);
-                    Some(statistics(first, target, Some(real))?)
+                    let weights = chosen.iter().filter_map(|(operator, name)| {
+                        Some((name.clone(), self.dense.weight(operator.name)?))
+                    });
+                    let cross = state.branch.sink.wants_statistics();
+                    let accumulator = Accumulator::for_operators(weights.collect(), cross);
+                    Some(statistics(first, accumulator, target, Some(real))?)
                 }
                 None => None,
             };
@@ -526,11 +531,11 @@ impl<B: SolverOps> LayerRun<'_, B> {
 /// Statistics of the group whose inputs `states` holds; `target` holds the dense model's, where they are others.
 fn statistics<B: SolverOps>(
     operator: &str,
+    mut accumulator: Accumulator<B>,
     target: Option<&States<B>>,
     states: Option<&States<B>>,
 ) -> Result<Statistics<B>> {
     let flat = |state: &LayerState<B>| -> Tensor<B, 2> { state.input.clone().flatten(0, 1) };
-    let mut accumulator = Accumulator::<B>::default();
     match (target, states) {
         (Some(dense), Some(real)) => {
             for (dense, real) in dense.iter().zip(real) {

@@ -24,11 +24,14 @@ mod device;
 mod dispatch;
 mod error;
 mod flex;
+mod flex_gram;
+mod gram;
 mod ops;
 mod selection;
 
 pub use device::{DeviceKind, DeviceSpec};
 pub use dispatch::{DeviceJob, dispatch, open, open_default};
 pub use error::DeviceError;
+pub use gram::GramSum;
 pub use ops::{ConjugateState, SolverOps, SplittingStep};
 pub use selection::Selection;

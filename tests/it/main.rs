@@ -22,6 +22,7 @@ mod progress;
 mod signals;
 mod smollm2;
 mod solver;
+mod statistics;
 #[cfg(unix)]
 mod terminal;
 mod zeroshot;
