@@ -83,7 +83,10 @@ pub fn allocate<B: SolverOps>(
     let shares = measure::<B>(source, config, (allocation, rate), device, observer)?;
     let budget: usize = selected(source.decoder, config)
         .iter()
-        .map(|(_, _, operator, _)| config.pattern.zeros(operator.out_features, operator.in_features))
+        .map(|operator| {
+            let [outputs, inputs] = operator.shape();
+            config.pattern.zeros(outputs, inputs)
+        })
         .sum();
     let rates = match allocation {
         Allocation::Error => by_error(&shares, budget),

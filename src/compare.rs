@@ -7,12 +7,12 @@ use crate::allocation::{Allocation, allocate};
 use crate::config::Method;
 use crate::config::{Propagation, PruneConfig, SolverConfig, WarmStart};
 use crate::error::{Error, Result};
-use crate::eval::head_nll;
+use crate::eval::Along;
 use crate::pattern::Pattern;
 use crate::progress::Observer;
-use crate::prune::{Branch, Source, WeightSink, embed, prune_branches};
+use crate::prune::{Branch, Source, WeightSink, prune_branches};
 use crate::report::overall_sparsity;
-use burn::tensor::Tensor;
+use crate::ridge::Ridge;
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::Family;
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub struct Way {
     base: Base,
     warm_start: Option<WarmStart>,
     polish: Option<usize>,
-    ridge: Option<f64>,
+    ridge: Option<Ridge>,
     allocation: Allocation,
     propagation: Option<Propagation>,
 }
@@ -43,41 +43,62 @@ enum Base {
     FistaScaled,
 }
 
+impl Base {
+    const ALL: [(&'static str, Self); 9] = [
+        ("best", Self::Best),
+        ("l0", Self::Best),
+        ("fast", Self::Fast),
+        ("paper", Self::Published(Method::Fista)),
+        ("fista", Self::Published(Method::Fista)),
+        ("fista-scaled", Self::FistaScaled),
+        ("sparsegpt", Self::Published(Method::SparseGpt)),
+        ("wanda", Self::Published(Method::Wanda)),
+        ("magnitude", Self::Published(Method::Magnitude)),
+    ];
+}
+
+fn unknown(way: &str, reason: &str) -> Error {
+    Error::Setting {
+        setting: "--methods",
+        reason: format!("`{way}`: {reason}"),
+    }
+}
+
+/// The member of a closed set that a part of `way` names.
+fn by_name<T: Copy>(way: &str, kind: &str, name: &str, all: &[(&'static str, T)]) -> Result<T> {
+    let found = all.iter().find(|(known, _)| *known == name);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|(known, _)| *known).collect();
+        let names = names.join(", ");
+        unknown(way, &format!("no {kind} `{name}`; there are {names}"))
+    })
+}
+
 impl std::str::FromStr for Way {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let unknown = |reason: String| Error::Setting {
-            setting: "--methods",
-            reason: format!("`{text}`: {reason}"),
-        };
-        let named = |name: &str, kind: &str, names: &[&str]| {
-            unknown(format!("no {kind} `{name}`; there are {}", names.join(", ")))
-        };
         let (rest, propagation) = match text.split_once('/') {
-            Some((rest, name)) => {
-                let found = Propagation::NAMED.iter().find(|(n, _)| *n == name);
-                let names: Vec<_> = Propagation::NAMED.iter().map(|(n, _)| *n).collect();
-                (
-                    rest,
-                    Some(found.ok_or_else(|| named(name, "propagation", &names))?.1),
-                )
-            }
+            Some((rest, name)) => (
+                rest,
+                Some(by_name(text, "propagation", name, &Propagation::NAMED)?),
+            ),
             None => (text, None),
         };
         let (rest, allocation) = match rest.split_once(':') {
-            Some((rest, name)) => {
-                let found = Allocation::ALL.iter().find(|(n, _)| *n == name);
-                let names: Vec<_> = Allocation::ALL.iter().map(|(n, _)| *n).collect();
-                (rest, found.ok_or_else(|| named(name, "allocation", &names))?.1)
-            }
+            Some((rest, name)) => (rest, by_name(text, "allocation", name, &Allocation::ALL)?),
             None => (rest, Allocation::Uniform),
         };
         let mut additions = rest.split('+');
         let rest = additions.next().unwrap_or_default();
         let (mut polish, mut ridge) = (None, None);
         for addition in additions {
-            let wrong = || unknown(format!("`+{addition}` is not +polish, +polish=STEPS or +ridge=R"));
+            let wrong = || {
+                unknown(
+                    text,
+                    &format!("`+{addition}` is not +polish, +polish=STEPS or +ridge=R"),
+                )
+            };
             match addition.split_once('=') {
                 None if addition == "polish" => polish = Some(SolverConfig::best(None).polish),
                 Some(("polish", steps)) => polish = Some(steps.parse().map_err(|_| wrong())?),
@@ -86,37 +107,10 @@ impl std::str::FromStr for Way {
             }
         }
         let (name, warm_start) = match rest.split_once('@') {
-            Some((rest, name)) => {
-                let found = WarmStart::ALL.iter().find(|(n, _)| *n == name);
-                let names: Vec<_> = WarmStart::ALL.iter().map(|(n, _)| *n).collect();
-                (
-                    rest,
-                    Some(found.ok_or_else(|| named(name, "warm start", &names))?.1),
-                )
-            }
+            Some((rest, name)) => (rest, Some(by_name(text, "warm start", name, &WarmStart::ALL)?)),
             None => (rest, None),
         };
-        let base = match name {
-            "best" | "l0" => Base::Best,
-            "fast" => Base::Fast,
-            "paper" | "fista" => Base::Published(Method::Fista),
-            "fista-scaled" => Base::FistaScaled,
-            "sparsegpt" => Base::Published(Method::SparseGpt),
-            "wanda" => Base::Published(Method::Wanda),
-            "magnitude" => Base::Published(Method::Magnitude),
-            other => {
-                const NAMES: [&str; 7] = [
-                    "best",
-                    "fast",
-                    "paper",
-                    "fista-scaled",
-                    "sparsegpt",
-                    "wanda",
-                    "magnitude",
-                ];
-                return Err(named(other, "method or preset", &NAMES));
-            }
-        };
+        let base = by_name(text, "method or preset", name, &Base::ALL)?;
         Ok(Self {
             name: text.to_owned(),
             base,
@@ -229,38 +223,20 @@ pub fn compare<B: SolverOps>(
         windows: evaluation,
         ..source
     };
-    // Hidden states of the evaluation windows: the dense model's, then each way's. Tensors share memory until they part.
-    let start = match evaluation {
-        [] => Vec::new(),
-        _ => embed::<B>(&evaluated, device)?,
-    };
-    let mut paths: Vec<Vec<Tensor<B, 3>>> = vec![start; configs.len() + 1];
+    let mut along = Along::<B>::new(evaluated, configs.len(), device)?;
     let (outcomes, shared) =
         prune_branches::<B>(source, branches, device, observer, &mut |_, dense, pruned| {
-            for (path, layer) in paths.iter_mut().zip(std::iter::once(&dense).chain(pruned)) {
-                *path = std::mem::take(path)
-                    .into_iter()
-                    .map(|h| layer.forward(h))
-                    .collect();
-            }
+            along.layer(dense, pruned);
             Ok(())
         })?;
-    let mut perplexities = paths.into_iter().map(|path| -> Result<Option<f64>> {
-        if evaluation.is_empty() {
-            return Ok(None);
-        }
-        let nll = head_nll::<B>(
-            (source.checkpoint, source.decoder),
-            path,
-            evaluation,
-            source.batch_tokens,
-            device,
-        )?;
-        Ok(Some((nll.iter().sum::<f64>() / nll.len() as f64).exp()))
+    let mut perplexities = along.finish(device)?.into_iter().map(|nll| {
+        let mean = nll.iter().sum::<f64>() / nll.len() as f64;
+        mean.exp()
     });
-    let dense_perplexity = perplexities.next().transpose()?.flatten();
+    let dense_perplexity = perplexities.next();
     let mut rows = Vec::new();
-    for (((way, config), outcome), perplexity) in configs.into_iter().zip(outcomes).zip(perplexities) {
+    for ((way, config), outcome) in configs.into_iter().zip(outcomes) {
+        let perplexity = perplexities.next();
         let operators = &outcome.operators;
         let mut kinds: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for operator in operators {
@@ -277,7 +253,7 @@ pub fn compare<B: SolverOps>(
             pattern: config.pattern,
             propagation: config.propagation,
             propagate: config.propagation.name(),
-            perplexity: perplexity?,
+            perplexity,
             errors: kinds
                 .iter()
                 .map(|(kind, errors)| (kind.clone(), mean(errors)))
@@ -344,7 +320,7 @@ mod tests {
             (config.method, config.warm_start, config.polish),
             (Method::Fista, WarmStart::Wanda, 5)
         );
-        assert_eq!(config.ridge, 0.01);
+        assert_eq!(config.ridge, Ridge::Relative(0.01));
         assert_eq!(way.propagation, Some(Propagation::SEQUENTIAL));
         assert_eq!(way.allocation, Allocation::Owl);
         let plain: Way = "wanda".parse().unwrap();

@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::pattern::Pattern;
+use crate::ridge::Ridge;
 use fista_pruner_models::Family;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -326,16 +327,11 @@ pub struct SolverConfig {
     pub threshold: Option<Threshold>,
     /// Conjugate-gradient steps on the final support, after any method. 0 leaves the method's own values.
     pub polish: usize,
-    /// Pull of `l0` and of the polish towards the dense weight, relative to the mean diagonal of the Gram matrix: against
-    /// fitting what only the calibration tokens have. SparseGPT and ALPS call it damping and take 0.01.
-    pub ridge: f64,
+    /// Pull of `l0` and of the polish towards the dense weight.
+    pub ridge: Ridge,
 }
 
 impl SolverConfig {
-    /// The default ridge, half of what SparseGPT and ALPS take: the calibration error stays below ALPS by more than 1 % in the
-    /// mean, and held-out perplexity gains most of what more would bring.
-    pub const RIDGE: f64 = 5e-3;
-
     /// The paper's settings for a model family: OPT starts from SparseGPT, LLaMA and its kin from Wanda
     /// (arXiv 2408.03728, Sec. 4.1). Without a family, OPT's.
     pub fn paper(family: Option<Family>) -> Self {
@@ -351,7 +347,7 @@ impl SolverConfig {
             l0: L0Config::best(),
             threshold: None,
             polish: 0,
-            ridge: Self::RIDGE,
+            ridge: Ridge::Auto,
         }
     }
 
@@ -403,7 +399,7 @@ impl SolverConfig {
             "sparsegpt always compares within blocks of columns",
         )?;
         check(
-            self.ridge >= 0.0 && self.ridge.is_finite(),
+            !matches!(self.ridge, Ridge::Relative(r) if !(r >= 0.0 && r.is_finite())),
             "--ridge",
             "must not be negative",
         )?;

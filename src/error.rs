@@ -118,6 +118,15 @@ pub enum Error {
         problems: usize,
     },
 
+    /// A file that is no report of a pruning run, or one of another version.
+    #[error("`{}` cannot be used as a report: {reason}", path.display())]
+    Report {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A fault of this program.
     #[error("{what}")]
     Internal {
@@ -192,6 +201,10 @@ impl Error {
             Self::Device(DeviceError::NotCompiled { feature, .. }) => Some(format!(
                 "build with `cargo build --release --features {feature}`, or choose another --device"
             )),
+            Self::Report { .. } => Some(
+                "give the folder of a pruned model, or the pruning_report.json in it, made by this version of `prune`"
+                    .into(),
+            ),
             Self::Factorisation { .. } => Some("give more calibration text: --samples, --seq-len".into()),
             _ => None,
         }

@@ -34,22 +34,18 @@ pub struct Inspection {
 /// # Errors
 /// When a tensor cannot be read.
 pub fn inspect(model: &Model) -> Result<Inspection> {
-    let decoder = &model.decoder;
     let mut operators = Vec::new();
-    for layer in 0..decoder.config().num_layers() {
-        for operator in decoder.config().operator_groups().into_iter().flatten() {
-            let name = decoder.operator_name(layer, operator.name);
-            let shape = [operator.out_features, operator.in_features];
-            let values = model.checkpoint.read(&format!("{name}.weight"), &shape)?;
-            let zeros = values.par_iter().filter(|v| **v == 0.0).count();
-            operators.push(InspectedOperator {
-                name,
-                shape,
-                zeros,
-                sparsity: zeros as f64 / values.len().max(1) as f64,
-                n_of_m: n_of_m(&values, shape[1]),
-            });
-        }
+    for operator in model.decoder.operators() {
+        let shape = operator.shape();
+        let values = model.checkpoint.read(&operator.weight(), &shape)?;
+        let zeros = values.par_iter().filter(|v| **v == 0.0).count();
+        operators.push(InspectedOperator {
+            name: operator.name,
+            shape,
+            zeros,
+            sparsity: zeros as f64 / values.len().max(1) as f64,
+            n_of_m: n_of_m(&values, shape[1]),
+        });
     }
     let zeros: usize = operators.iter().map(|o| o.zeros).sum();
     let weights: usize = operators.iter().map(|o| o.shape[0] * o.shape[1]).sum();

@@ -29,15 +29,18 @@ pub mod statistics;
 pub mod solver;
 
 pub mod allocation;
+mod atomic_file;
 pub mod compare;
 pub mod plan;
 pub mod progress;
 pub mod prune;
 pub mod report;
+pub mod ridge;
 
 pub mod eval;
 pub mod generate;
 pub mod inspect;
+mod memory;
 
 pub mod mask;
 pub mod pack;

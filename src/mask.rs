@@ -6,6 +6,7 @@
 //! (`fista_pruner.mask`), the operators' shapes as a JSON object (`fista_pruner.shapes`), and a SHA-256 over names,
 //! shapes and bits (`fista_pruner.sha256`).
 
+use crate::atomic_file::AtomicFile;
 use crate::checkpoint::build::FileBuilder;
 use crate::checkpoint::file::WeightFile;
 use crate::checkpoint::header::{Entry, Header};
@@ -13,10 +14,10 @@ use crate::checkpoint::{Checkpoint, CheckpointWriter, StoredDtype};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::report;
+use fista_pruner_models::LayerOperator;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 /// The version of the layout that is written, and the only one that is read.
@@ -173,9 +174,11 @@ pub fn apply(dense: &Model, file: &Path, output: &Path, overwrite: bool) -> Resu
         writer.write_stored(name, &bytes)?;
     }
     // A report that came with the model would describe other zeros.
-    let stale = writer.partial().join(report::FILE_NAME);
-    if stale.exists() {
-        std::fs::remove_file(&stale).map_err(Error::io("remove", &stale))?;
+    for name in report::FILE_NAMES {
+        let stale = writer.partial().join(name);
+        if stale.exists() {
+            std::fs::remove_file(&stale).map_err(Error::io("remove", &stale))?;
+        }
     }
     check(&Checkpoint::open(writer.partial())?, dense, &masks)?;
     writer.finish()?;
@@ -199,15 +202,8 @@ fn check(written: &Checkpoint, dense: &Model, masks: &Masks) -> Result<()> {
 
 /// Every operator of the decoder layers: its weight's name and shape.
 fn operators(model: &Model) -> BTreeMap<String, [usize; 2]> {
-    let decoder = &model.decoder;
-    let groups = decoder.config().operator_groups();
-    (0..decoder.config().num_layers())
-        .flat_map(|layer| groups.iter().flatten().map(move |operator| (layer, operator)))
-        .map(|(layer, operator)| {
-            let name = format!("{}.weight", decoder.operator_name(layer, operator.name));
-            (name, [operator.out_features, operator.in_features])
-        })
-        .collect()
+    let named = |operator: LayerOperator| (operator.weight(), operator.shape());
+    model.decoder.operators().map(named).collect()
 }
 
 fn summary(masks: &Masks, operators: &BTreeMap<String, [usize; 2]>, file_bytes: u64) -> MaskSummary {
@@ -254,23 +250,9 @@ fn write(masks: &Masks, output: &Path) -> Result<u64> {
     file.note(VERSION_KEY, VERSION.into());
     file.note(SHAPES_KEY, serde_json::json!(shapes).to_string());
     file.note(SHA256_KEY, sha256(masks));
-    let parent = match output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".mask.partial-");
-    // Temporary files are private by default; this one becomes the user's, so the umask decides.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut partial = builder
-        .tempfile_in(parent)
-        .map_err(Error::io("create a file in", parent))?;
-    let bytes = file.write(&mut |bytes| partial.write_all(bytes).map_err(Error::io("write", output)))?;
-    partial.as_file().sync_all().map_err(Error::io("write", output))?;
-    partial
-        .persist(output)
-        .map_err(|e| Error::io("write", output)(e.error))?;
+    let mut partial = AtomicFile::create(output)?;
+    let bytes = file.write(&mut |bytes| partial.write(bytes))?;
+    partial.finish()?;
     Ok(bytes)
 }
 

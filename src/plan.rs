@@ -31,25 +31,33 @@ pub struct Plan {
     pub layers: usize,
     /// Calibration tokens.
     pub tokens: usize,
+    /// Tokens that perplexity is measured on, before and after.
+    pub evaluation_tokens: usize,
     /// Bytes of the output's weight files.
     pub disk_bytes: u64,
-    /// Bytes on the device: one layer twice (dense and pruned), hidden states, the largest group's statistics and the
-    /// solver's matrices.
+    /// Bytes on the device: one layer twice (dense and pruned), hidden states of calibration and evaluation, the largest
+    /// group's statistics and the solver's matrices.
     pub device_bytes: u64,
 }
 
-/// Plans a run over `tokens` calibration tokens.
+/// Plans a run over `tokens` calibration tokens and `evaluation_tokens` of evaluation.
 ///
 /// # Errors
 /// When the pattern does not fit an operator.
-pub fn plan(checkpoint: &Checkpoint, decoder: &Decoder, config: &PruneConfig, tokens: usize) -> Result<Plan> {
+pub fn plan(
+    checkpoint: &Checkpoint,
+    decoder: &Decoder,
+    config: &PruneConfig,
+    (tokens, evaluation_tokens): (usize, usize),
+) -> Result<Plan> {
     let mut operators = Vec::new();
-    for (_, _, operator, name) in selected(decoder, config) {
+    for operator in selected(decoder, config) {
+        let (shape, name) = (operator.shape(), operator.name);
         let pattern = config.pattern_for(&name);
-        pattern.check_inputs(&name, operator.in_features)?;
+        pattern.check_inputs(&name, shape[1])?;
         operators.push(PlannedOperator {
-            zeros: pattern.zeros(operator.out_features, operator.in_features),
-            shape: [operator.out_features, operator.in_features],
+            zeros: pattern.zeros(shape[0], shape[1]),
+            shape,
             name,
         });
     }
@@ -67,19 +75,22 @@ pub fn plan(checkpoint: &Checkpoint, decoder: &Decoder, config: &PruneConfig, to
                 .map_or(0, |bits| elements(&info.shape) * bits / 8)
         })
         .sum();
+    // The dense model's and the pruned one's.
+    let evaluation = (2 * evaluation_tokens * decoder.config().hidden_size()) as u64;
+    let hidden = hidden_elements(decoder, config, tokens) + evaluation;
     Ok(Plan {
         weights: operators.iter().map(|o| o.shape[0] * o.shape[1]).sum(),
         zeros: operators.iter().map(|o| o.zeros).sum(),
         layers: decoder.config().num_layers(),
         tokens,
+        evaluation_tokens,
         disk_bytes,
-        device_bytes: size_of::<f32>() as u64
-            * (2 * layer + hidden_elements(decoder, config, tokens) + solver_elements(decoder, config)),
+        device_bytes: size_of::<f32>() as u64 * (2 * layer + hidden + solver_elements(decoder, config)),
         operators,
     })
 }
 
-/// Elements of hidden states held at once: per path a layer's input or residual, and the widest group's input.
+/// Elements of the calibration's hidden states held at once: per path a layer's input or residual, and the widest group's input.
 fn hidden_elements(decoder: &Decoder, config: &PruneConfig, tokens: usize) -> u64 {
     let widest = decoder
         .config()

@@ -17,7 +17,8 @@ use crate::solver::{self, LayerProblem, Solution};
 use crate::statistics::{Accumulator, Statistics};
 use burn::tensor::{Int, Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
-use fista_pruner_models::{Decoder, Layer, LayerState, OperatorSpec};
+use fista_pruner_models::{Decoder, Layer, LayerOperator, LayerState, OperatorSpec};
+use std::collections::HashSet;
 use std::time::Instant;
 
 /// Where pruned weights and, if wanted, statistics go.
@@ -59,6 +60,8 @@ pub struct SavedStatistics {
     pub outputs: usize,
     /// `n`, inputs.
     pub inputs: usize,
+    /// Different calibration tokens, where that is known.
+    pub tokens: Option<usize>,
     /// `W [m, n]`.
     pub weight: Vec<f32>,
     /// `G = X* X*ᵀ / p`, `[n, n]`.
@@ -80,6 +83,18 @@ pub struct Job<'a> {
     pub config: &'a PruneConfig,
 }
 
+impl<'a> Job<'a> {
+    /// What it works on, without what it does.
+    pub fn source(&self) -> Source<'a> {
+        Source {
+            checkpoint: self.checkpoint,
+            decoder: self.decoder,
+            windows: self.windows,
+            batch_tokens: self.config.batch_tokens,
+        }
+    }
+}
+
 /// What several runs over one model and one set of windows share.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
@@ -91,6 +106,14 @@ pub struct Source<'a> {
     pub windows: &'a [Vec<u32>],
     /// Tokens computed at once on the device.
     pub batch_tokens: usize,
+}
+
+impl Source<'_> {
+    /// Calibration tokens, those of equal windows counted once: what a matrix can be fitted to.
+    fn different_tokens(&self) -> usize {
+        let different: HashSet<&Vec<u32>> = self.windows.iter().collect();
+        different.into_iter().map(Vec::len).sum()
+    }
 }
 
 /// One of several ways to prune the same model in one pass.
@@ -124,12 +147,7 @@ pub fn prune<B: SolverOps>(
     sink: &mut dyn WeightSink,
     observer: &mut dyn Observer,
 ) -> Result<Vec<OperatorReport>> {
-    let source = Source {
-        checkpoint: job.checkpoint,
-        decoder: job.decoder,
-        windows: job.windows,
-        batch_tokens: job.config.batch_tokens,
-    };
+    let source = job.source();
     let branch = Branch {
         config: job.config,
         sink,
@@ -172,11 +190,12 @@ pub fn prune_branches<B: SolverOps>(
         .collect();
     let mut to_come = vec![0; layers];
     for state in &states {
-        for (layer, ..) in selected(source.decoder, state.branch.config) {
-            to_come[layer] += 1;
+        for operator in selected(source.decoder, state.branch.config) {
+            to_come[operator.layer] += 1;
         }
     }
     let dense_needed = states.iter().any(|state| state.needs_dense());
+    let different_tokens = source.different_tokens();
     let mut elsewhere = 0.0;
     for (layer, operators) in to_come.into_iter().enumerate() {
         observer.event(Event::Layer {
@@ -188,6 +207,7 @@ pub fn prune_branches<B: SolverOps>(
             source,
             layer,
             dense: source.decoder.layer::<B>(layer, source.checkpoint, device)?,
+            different_tokens,
         };
         hidden = run.prune(hidden, dense_needed, &mut states, observer)?;
         let finished = Instant::now();
@@ -221,6 +241,7 @@ pub(crate) fn survey<B: SolverOps>(
         name: "survey of the dense layers",
         steps: layers,
     });
+    let different_tokens = source.different_tokens();
     let mut hidden = embed::<B>(&source, device)?;
     for layer in 0..layers {
         observer.event(Event::Layer {
@@ -241,7 +262,9 @@ pub(crate) fn survey<B: SolverOps>(
                     Some(statistics) => statistics,
                     None => statistics(&name, Accumulator::default(), None, Some(&states))?,
                 };
-                each(layer, &statistics.problem(&name, weight))?;
+                let mut problem = statistics.problem(&name, weight);
+                problem.tokens = Some(different_tokens);
+                each(layer, &problem)?;
                 gathered = Some(statistics);
             }
             states = advance(&dense, states, group);
@@ -253,21 +276,12 @@ pub(crate) fn survey<B: SolverOps>(
     Ok(())
 }
 
-/// The operators that a configuration selects, as `(layer, group, operator, full name)`, in the order of pruning.
-pub fn selected(decoder: &Decoder, config: &PruneConfig) -> Vec<(usize, usize, OperatorSpec, String)> {
-    let groups = decoder.config().operator_groups();
-    let mut selected = Vec::new();
-    for layer in 0..decoder.config().num_layers() {
-        for (group, operators) in groups.iter().enumerate() {
-            for operator in operators {
-                let name = decoder.operator_name(layer, operator.name);
-                if config.selects(&name) {
-                    selected.push((layer, group, *operator, name));
-                }
-            }
-        }
-    }
-    selected
+/// The operators that a configuration selects, in the order of pruning.
+pub fn selected(decoder: &Decoder, config: &PruneConfig) -> Vec<LayerOperator> {
+    decoder
+        .operators()
+        .filter(|operator| config.selects(&operator.name))
+        .collect()
 }
 
 /// Finds out before any work whether something is selected, and whether the pattern fits all of it.
@@ -279,10 +293,8 @@ fn check_selection(decoder: &Decoder, config: &PruneConfig) -> Result<()> {
             reason: "no operator is selected".into(),
         });
     }
-    for (_, _, operator, name) in &selected {
-        config
-            .pattern_for(name)
-            .check_inputs(name, operator.in_features)?;
+    for LayerOperator { name, spec, .. } in &selected {
+        config.pattern_for(name).check_inputs(name, spec.in_features)?;
     }
     Ok(())
 }
@@ -350,6 +362,7 @@ struct LayerRun<'a, B: SolverOps> {
     source: Source<'a>,
     layer: usize,
     dense: Layer<B>,
+    different_tokens: usize,
 }
 
 impl<B: SolverOps> LayerRun<'_, B> {
@@ -495,7 +508,8 @@ impl<B: SolverOps> LayerRun<'_, B> {
             .checkpoint
             .info(&tensor)
             .map_or(StoredDtype::F32, |info| info.dtype.clone());
-        let problem = statistics.problem(name, weight);
+        let mut problem = statistics.problem(name, weight);
+        problem.tokens = Some(self.different_tokens);
         if sink.wants_statistics() {
             sink.statistics(saved(&problem, statistics)?)?;
         }
@@ -565,6 +579,7 @@ fn saved<B: SolverOps>(problem: &LayerProblem<B>, statistics: &Statistics<B>) ->
         name: problem.name.clone(),
         outputs,
         inputs,
+        tokens: problem.tokens,
         weight: solver::download(problem.weight.clone())?,
         gram: solver::download(problem.gram.clone())?,
         cross,

@@ -1,8 +1,10 @@
 //! Statistics in safetensors files: what `prune --save-statistics` writes and `solve` reads.
 //!
 //! For each operator `NAME.weight [out, in]`, `NAME.gram [in, in]` (`X* X*ᵀ / p`) and, where the operator's input is not
-//! the dense one, `NAME.cross [in, in]` (`X X*ᵀ / p`) and `NAME.dense_gram [in, in]` (`X Xᵀ / p`).
+//! the dense one, `NAME.cross [in, in]` (`X X*ᵀ / p`) and `NAME.dense_gram [in, in]` (`X Xᵀ / p`). `NAME.tokens [1]`, which may
+//! be missing, counts the different calibration tokens.
 
+use crate::atomic_file::AtomicFile;
 use crate::checkpoint::StoredDtype;
 use crate::error::{Error, Result};
 use crate::prune::SavedStatistics;
@@ -80,10 +82,22 @@ pub fn read(path: &Path, operator: &str) -> Result<SavedOperator> {
         let dense = dense.unwrap_or_else(|| stand_in(&gram, &cross, inputs));
         (cross, dense)
     });
+    let tokens = match tensor("tokens")? {
+        None => None,
+        Some((shape, values)) => match values[..] {
+            [tokens] if tokens >= 1.0 => Some(tokens as usize),
+            _ => {
+                return Err(malformed(format!(
+                    "`{operator}.tokens` has shape {shape:?} and is no number of tokens"
+                )));
+            }
+        },
+    };
     Ok(SavedOperator(SavedStatistics {
         name: operator.to_owned(),
         outputs,
         inputs,
+        tokens,
         weight,
         gram,
         cross,
@@ -146,9 +160,11 @@ impl SavedOperator {
             drift,
             drift_gram,
             drift_energies: BTreeMap::new(),
-            tokens: 0,
+            tokens: saved.tokens.unwrap_or(0),
         };
-        Ok(statistics.problem(&saved.name, matrix(&saved.weight, saved.outputs)))
+        let mut problem = statistics.problem(&saved.name, matrix(&saved.weight, saved.outputs));
+        problem.tokens = saved.tokens;
+        Ok(problem)
     }
 }
 
@@ -176,17 +192,11 @@ pub fn write(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
             path: path.to_path_buf(),
             reason: e.to_string(),
         })?;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     // Short enough to be waited for by an interruption, which would leave the temporary file.
     let _hold = crate::cleanup::hold();
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("create a file in", folder))?;
-    std::io::Write::write_all(&mut file, &views).map_err(Error::io("write", path))?;
-    file.persist(path)
-        .map_err(|e| Error::io("create", path)(e.error))?;
-    Ok(())
+    let mut file = AtomicFile::create(path)?;
+    file.write(&views)?;
+    file.finish()
 }
 
 /// The tensors of one operator, as [`read`] expects them.
@@ -200,6 +210,9 @@ pub fn tensors(saved: SavedStatistics) -> Vec<NamedTensor> {
         ),
         (format!("{}.gram", saved.name), vec![n, n], saved.gram),
     ];
+    if let Some(tokens) = saved.tokens {
+        tensors.push((format!("{}.tokens", saved.name), vec![1], vec![tokens as f32]));
+    }
     if let Some((cross, dense)) = saved.cross {
         tensors.push((format!("{}.cross", saved.name), vec![n, n], cross));
         tensors.push((format!("{}.dense_gram", saved.name), vec![n, n], dense));

@@ -4,6 +4,7 @@
 //! group of an n:m pattern ties fall as in `torch.topk` on a CPU, which is what published n:m masks were made with;
 //! elsewhere an exact number is wanted, which the published codes do not give, and the order is this project's.
 
+use fista_pruner_backends::{border_bin, size_bin};
 use rayon::prelude::*;
 
 /// The absolute value that ranks an entry; what is not a number ranks below everything.
@@ -23,7 +24,7 @@ pub(crate) fn keep_all_but(scores: &[f32], zeros: usize) -> Vec<bool> {
     if zeros >= scores.len() {
         return vec![false; scores.len()];
     }
-    let (border, below) = border_bin(scores, zeros);
+    let (border, below) = border_bin(scores, zeros, bin);
     let mut keep: Vec<bool> = scores
         .par_iter()
         .with_min_len(CHUNK)
@@ -49,44 +50,9 @@ pub(crate) fn keep_all_but(scores: &[f32], zeros: usize) -> Vec<bool> {
 
 /// Entries a task looks at.
 const CHUNK: usize = 1 << 14;
-/// Upper bits of an absolute value that make its bin: the exponent and eight bits of the mantissa.
-const BIN_BITS: u32 = 16;
-
-/// The bin of an entry; bins are ordered as sizes are. What is not a number is in the lowest.
+/// The bin of an entry's size; what is not a number is in the lowest.
 fn bin(score: f32) -> u32 {
-    if score.is_nan() {
-        0
-    } else {
-        1 + (score.abs().to_bits() >> (31 - BIN_BITS))
-    }
-}
-
-/// The bin in which the `zeros`-th smallest entry lies, and how many entries are in bins below it.
-fn border_bin(scores: &[f32], zeros: usize) -> (u32, usize) {
-    let bins = 2 + (1usize << BIN_BITS);
-    let count = |scores: &[f32]| {
-        let mut counts = vec![0u32; bins];
-        for score in scores {
-            counts[bin(*score) as usize] += 1;
-        }
-        counts
-    };
-    let task = (scores.len() / rayon::current_num_threads()).max(CHUNK);
-    let counts = scores.par_chunks(task).map(count).reduce(
-        || vec![0u32; bins],
-        |mut a, b| {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-            a
-        },
-    );
-    let mut below = 0;
-    for (bin, count) in counts.into_iter().enumerate() {
-        if below + count as usize >= zeros {
-            return (bin as u32, below);
-        }
-        below += count as usize;
-    }
-    (u32::MAX, below)
+    if score.is_nan() { 0 } else { 1 + size_bin(score) }
 }
 
 /// `true` for the `n` entries of largest absolute value in each group of `m`.

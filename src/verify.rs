@@ -135,7 +135,7 @@ struct Pruned {
     shape: [usize; 2],
     /// Zeros and format that the report gives.
     reported: Option<(usize, String)>,
-    /// The pattern of its own that the report gives, where no other was asked for.
+    /// The pattern that was asked for, or else its own that the report gives.
     pattern: Option<Pattern>,
 }
 
@@ -169,7 +169,7 @@ pub fn verify(output: &Path, source: Option<&Path>, pattern: Option<Pattern>) ->
 fn check(output: &Checkpoint, source: Option<&Checkpoint>, found: &mut Verification) -> Result<()> {
     let decoder = decoder(output, found);
     let reported = read_report(output, found);
-    let asked = found.pattern;
+    let pruned = pruned(decoder.as_ref(), reported.as_ref(), found);
     if let Some(reported) = &reported {
         found.pattern = found.pattern.or(reported.settings.sparsity);
         if let Some(source) = source
@@ -177,10 +177,6 @@ fn check(output: &Checkpoint, source: Option<&Checkpoint>, found: &mut Verificat
         {
             found.note("the report names another source: the folder may have been converted or moved since");
         }
-    }
-    let mut pruned = pruned(decoder.as_ref(), reported.as_ref(), found);
-    if asked.is_some() {
-        pruned.values_mut().for_each(|operator| operator.pattern = None);
     }
     check_tensors(output, &pruned, found);
     check_sparsity(reported.as_ref(), found);
@@ -266,25 +262,18 @@ fn pruned(
     reported: Option<&Reported>,
     found: &mut Verification,
 ) -> BTreeMap<String, Pruned> {
-    let mut known = BTreeMap::new();
-    if let Some(decoder) = decoder {
-        let groups = decoder.config().operator_groups();
-        for layer in 0..decoder.config().num_layers() {
-            for operator in groups.iter().flatten() {
-                let name = format!("{}.weight", decoder.operator_name(layer, operator.name));
-                let shape = [operator.out_features, operator.in_features];
-                let reported = None;
-                known.insert(
-                    name,
-                    Pruned {
-                        shape,
-                        reported,
-                        pattern: None,
-                    },
-                );
-            }
-        }
-    }
+    let known: BTreeMap<String, Pruned> = decoder
+        .into_iter()
+        .flat_map(Decoder::operators)
+        .map(|operator| {
+            let unreported = Pruned {
+                shape: operator.shape(),
+                reported: None,
+                pattern: None,
+            };
+            (operator.weight(), unreported)
+        })
+        .collect();
     let Some(reported) = reported else {
         return known;
     };
@@ -313,7 +302,8 @@ fn pruned(
         let operator_checked = Pruned {
             shape,
             reported,
-            pattern: operator.pattern,
+            // What was asked for goes before what the report says.
+            pattern: found.pattern.or(operator.pattern),
         };
         if pruned.insert(name, operator_checked).is_some() {
             found.problem(Kind::Report, &operator.name, "the report names it twice");

@@ -2,6 +2,7 @@
 //! take several passes on one core.
 #![cfg(feature = "flex")]
 
+use crate::border::{border_bin, size_bin};
 use crate::flex_gram;
 use crate::gram::GramSum;
 use crate::ops::{ConjugateState, SolverOps, SplittingStep};
@@ -309,48 +310,15 @@ fn cut_groups(z: &mut [f32], u: &mut [f32], n: usize, m: usize) {
     }
 }
 
-/// Upper bits of an absolute value that make its bin: the exponent and five bits of the mantissa. A task's counts stay in
-/// the first-level cache.
-const BIN_BITS: u32 = 13;
-
-fn bin(value: f32) -> usize {
-    ((value.to_bits() & 0x7fff_ffff) >> (31 - BIN_BITS)) as usize
-}
-
 /// The `zeros`-th smallest absolute value; below all of them for none.
 fn threshold(values: &[f32], zeros: usize) -> f32 {
     if zeros == 0 || values.is_empty() {
         return -1.0;
     }
-    let task = values.len().div_ceil(4 * rayon::current_num_threads()).max(CHUNK);
-    let counts = values
-        .par_chunks(task)
-        .map(|values| {
-            let mut counts = vec![0u32; 1 << BIN_BITS];
-            for value in values {
-                counts[bin(*value)] += 1;
-            }
-            counts
-        })
-        .reduce(
-            || vec![0u32; 1 << BIN_BITS],
-            |mut a, b| {
-                a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-                a
-            },
-        );
-    let mut below = 0;
-    let mut border = 0;
-    for (bin, count) in counts.into_iter().enumerate() {
-        border = bin;
-        if below + count as usize >= zeros {
-            break;
-        }
-        below += count as usize;
-    }
+    let (border, below) = border_bin(values, zeros, size_bin);
     let mut candidates: Vec<f32> = values
-        .par_chunks(task)
-        .flat_map_iter(|values| values.iter().filter(|v| bin(**v) == border).map(|v| v.abs()))
+        .par_chunks(CHUNK)
+        .flat_map_iter(|values| values.iter().filter(|v| size_bin(**v) == border).map(|v| v.abs()))
         .collect();
     let rank = (zeros - below).min(candidates.len()).saturating_sub(1);
     *candidates.select_nth_unstable_by(rank, f32::total_cmp).1

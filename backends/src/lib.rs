@@ -20,6 +20,7 @@
 //! # Ok::<(), fista_pruner_backends::DeviceError>(())
 //! ```
 
+mod border;
 mod device;
 mod dispatch;
 mod error;
@@ -29,6 +30,7 @@ mod gram;
 mod ops;
 mod selection;
 
+pub use border::{border_bin, size_bin};
 pub use device::{DeviceKind, DeviceSpec};
 pub use dispatch::{DeviceJob, dispatch, open, open_default};
 pub use error::DeviceError;

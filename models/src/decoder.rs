@@ -1,7 +1,7 @@
 //! A model whose tensors are found by name in a source and loaded part by part: embedding, one layer, head. At no time
 //! does this module hold more than the caller asked for.
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, OperatorSpec};
 use crate::embedding::{self, Embedding};
 use crate::error::ModelError;
 use crate::head::{self, Head};
@@ -16,6 +16,31 @@ use std::sync::{Arc, OnceLock};
 
 /// Name of the head's weight in every family.
 const HEAD: &str = "lm_head.weight";
+
+/// A linear operator of a decoder layer.
+#[derive(Clone, Debug)]
+pub struct LayerOperator {
+    /// The layer, counted from 0.
+    pub layer: usize,
+    /// The group within the layer.
+    pub group: usize,
+    /// Its name within the layer, and its inputs and outputs.
+    pub spec: OperatorSpec,
+    /// Its full name, such as `model.layers.3.self_attn.q_proj`.
+    pub name: String,
+}
+
+impl LayerOperator {
+    /// The full name of its weight.
+    pub fn weight(&self) -> String {
+        format!("{}.weight", self.name)
+    }
+
+    /// Shape of its weight, `[out, in]`.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.spec.out_features, self.spec.in_features]
+    }
+}
 
 /// Names and shapes of a model, resolved against a checkpoint.
 #[derive(Clone, Debug)]
@@ -85,6 +110,23 @@ impl Decoder {
     /// Full name of an operator, such as `model.layers.3.self_attn.q_proj`; its weight is that name with `.weight`.
     pub fn operator_name(&self, layer: usize, operator: &str) -> String {
         format!("{}{operator}", self.layer_prefix(layer))
+    }
+
+    /// Every linear operator of the decoder layers, layer by layer in the order of evaluation.
+    pub fn operators(&self) -> impl Iterator<Item = LayerOperator> + '_ {
+        let groups = self.config.operator_groups();
+        (0..self.config.num_layers()).flat_map(move |layer| {
+            let in_group = |(group, operators): (usize, &Vec<OperatorSpec>)| -> Vec<LayerOperator> {
+                let operator = |spec: &OperatorSpec| LayerOperator {
+                    layer,
+                    group,
+                    spec: *spec,
+                    name: self.operator_name(layer, spec.name),
+                };
+                operators.iter().map(operator).collect()
+            };
+            groups.iter().enumerate().flat_map(in_group).collect::<Vec<_>>()
+        })
     }
 
     /// Name and shape of every tensor that the decoder needs: embedding, layers in order, head. A tensor that serves

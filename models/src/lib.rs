@@ -30,7 +30,7 @@ mod parts;
 
 pub use activation::ActivationKind;
 pub use config::{Family, LlamaConfig, ModelConfig, OperatorSpec, OptConfig};
-pub use decoder::Decoder;
+pub use decoder::{Decoder, LayerOperator};
 pub use embedding::Embedding;
 pub use error::ModelError;
 pub use head::Head;

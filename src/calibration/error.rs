@@ -137,7 +137,7 @@ impl DataError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoLongDocument { tokens, seq_len, .. } if tokens > seq_len => format!(
-                "use shorter windows (--seq-len), text with longer documents, or --join, which makes one stream of \
+                "use shorter windows (--seq-len), text with longer documents, or --draw stream, which makes one stream of \
                  {tokens} tokens of them"
             ),
             Self::NoLongDocument { .. } | Self::TooFewTokens { .. } => {

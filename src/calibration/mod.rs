@@ -18,5 +18,6 @@ pub use documents::{
 };
 pub use error::DataError;
 pub use published::Published;
+pub(crate) use rows::has_rows;
 pub use token_file::{is_token_file, token_windows};
 pub use windows::{TokenWindows, WindowsSummary, draw_windows, evaluation_windows};

@@ -363,7 +363,7 @@ mod tests {
             if longest <= &6 && tokens > &6),
             "{error}"
         );
-        assert!(error.hint().unwrap().contains("--join"));
+        assert!(error.hint().unwrap().contains("--draw stream"));
         let joined = Documents::from_text("t", "a b\nc d e\nf\n", TextLayout::Joined).unwrap();
         let drawn = draw_windows(&tokenizer, &joined, 4, 6, 0).unwrap();
         assert_eq!(drawn.ids.len(), 4);

@@ -48,6 +48,13 @@ pub(crate) enum Format {
     Markdown,
 }
 
+/// What calibration windows are drawn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DrawFrom {
+    Documents,
+    Stream,
+}
+
 /// How progress is shown; see `Global::progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressChoice {
@@ -70,6 +77,8 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Prune in several ways in one pass over the model, and show their errors, perplexities and times in one table.
     Compare(Box<CompareArgs>),
+    /// Make the page of a finished run again, from its pruning_report.json.
+    Report(ReportArgs),
     /// Prune one matrix from saved statistics.
     Solve(Box<SolveArgs>),
     /// Write a pruned checkpoint without its zeros. Every command reads the result as it is.
@@ -138,6 +147,8 @@ pub(crate) struct PruneArgs {
     pub(crate) allocation: String,
     #[command(flatten)]
     pub(crate) calibrate: CalibrationArgs,
+    #[command(flatten)]
+    pub(crate) evaluate: EvaluationArgs,
     /// Also write every operator's weight and statistics into this folder, one file a layer, for `solve`.
     #[arg(long, value_name = "DIR")]
     pub(crate) save_statistics: Option<PathBuf>,
@@ -201,7 +212,15 @@ pub(crate) struct CompareArgs {
     pub(crate) max_rounds: Option<usize>,
     #[command(flatten)]
     pub(crate) calibrate: CalibrationArgs,
-    /// Data to measure perplexity on, as in `eval`. Default: `demo` with the demo model, else no perplexity.
+    #[command(flatten)]
+    pub(crate) evaluate: EvaluationArgs,
+}
+
+/// What perplexity is measured on while pruning: shared by `prune` and `compare`.
+#[derive(Debug, Args)]
+pub(crate) struct EvaluationArgs {
+    /// Data to measure perplexity on, before and after, in the same pass over the model; as in `eval`. Its hidden states
+    /// stay in memory: see --max-windows. Default: `demo` with the demo model, else no perplexity.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<String>,
     /// Tokens of an evaluation window. Default: the model's longest sequence, at most 2048.
@@ -215,9 +234,10 @@ pub(crate) struct CompareArgs {
 /// How text files are cut into documents.
 #[derive(Debug, Args)]
 pub(crate) struct TextArgs {
-    /// Read the calibration text as one stream, instead of one document a line or a paragraph.
-    #[arg(long)]
-    pub(crate) join: bool,
+    /// What calibration windows are drawn from: single documents longer than a window, as SparseGPT's loader does, or the stream
+    /// that all documents make. Default: the stream for plain text, documents for rows; named data sets have their own protocol.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) draw: Option<DrawFrom>,
     /// Field of a JSON line, or column of a parquet file, with the text or a list of messages (role, content), for the model's
     /// chat template. Default: `text`, or else `messages`.
     #[arg(long, value_name = "NAME")]
@@ -302,9 +322,10 @@ pub(crate) struct SolverArgs {
     /// Steps of ℓ0 splitting between two renewals of its inverse. Default: 3.
     #[arg(long, value_name = "N", help_heading = "Solver settings")]
     pub(crate) l0_refresh: Option<usize>,
-    /// Pull of l0 and of the polish towards the dense weight, relative to the Gram matrix's mean diagonal. Default: 0.005.
+    /// Pull of l0 and of the polish towards the dense weight, relative to the Gram matrix's diagonal: a number, or `auto`, the
+    /// more the fewer calibration tokens there are. Default: auto.
     #[arg(long, value_name = "R", help_heading = "Solver settings")]
-    pub(crate) ridge: Option<f64>,
+    pub(crate) ridge: Option<crate::ridge::Ridge>,
     /// SparseGPT's damping, relative to the mean diagonal of the Gram matrix. Official code: 0.01.
     #[arg(long, value_name = "D", help_heading = "Solver settings")]
     pub(crate) damping: Option<f64>,
@@ -396,6 +417,16 @@ pub(crate) struct TaskList(pub(crate) Vec<Task>);
 pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folder of the pruned checkpoint, or the report's JSON file.
+    #[arg(long, value_name = "DIR|FILE")]
+    pub(crate) input: PathBuf,
+    /// The page to write; it replaces an earlier one. Default: report.html beside the JSON file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

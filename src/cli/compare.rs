@@ -87,22 +87,7 @@ pub(crate) fn run(args: &CompareArgs, global: &Global) -> Result<()> {
         },
     };
     let calibration = data::calibration_of(&chosen, &args.calibrate)?;
-    let name = match &args.data {
-        None if chosen.is_demo => Some(data::DEMO),
-        name => name.as_deref(),
-    };
-    let evaluation = match name {
-        Some(name) => {
-            let cut = (args.eval_seq_len, args.max_windows);
-            Some(data::evaluation(
-                &chosen,
-                name,
-                args.calibrate.text.text_field.as_deref(),
-                cut,
-            )?)
-        }
-        None => None,
-    };
+    let evaluation = data::evaluation_of(&chosen, &args.evaluate, &args.calibrate.text)?;
     let device = device::choose(global)?;
     let job = Job {
         model: &chosen.model,

@@ -1,14 +1,15 @@
 //! The token windows of a run: from local files, from data sets of the hub, or from the built-in text.
 
-use super::args::{CalibrationArgs, TextArgs};
+use super::args::{CalibrationArgs, DrawFrom, EvaluationArgs, TextArgs};
 use super::hub;
 use super::model::Chosen;
 use crate::calibration::{
     DataError, Documents, EvaluationText, Published, TextLayout, TextOptions, TokenWindows, draw_windows,
-    evaluation_windows, is_token_file, read_documents, read_text, token_windows,
+    evaluation_windows, has_rows, is_token_file, read_documents, read_text, token_windows,
 };
 use crate::demo;
 use crate::error::{Error, Result};
+use crate::eval::check_windows;
 use crate::hub::{DatasetId, Fetched, Split};
 use crate::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
@@ -88,6 +89,32 @@ pub(crate) fn calibration(
     )
 }
 
+/// Windows to evaluate on while pruning, as the arguments say; the demo model has a text of its own.
+///
+/// # Errors
+/// As [`evaluation`]; when a window holds nothing to predict; when windows are described but no data is named.
+pub(crate) fn evaluation_of(
+    chosen: &Chosen,
+    args: &EvaluationArgs,
+    text: &TextArgs,
+) -> Result<Option<TokenWindows>> {
+    let cut = (args.eval_seq_len, args.max_windows);
+    let name = match &args.data {
+        Some(name) => name,
+        None if chosen.is_demo => DEMO,
+        None if cut == (None, None) => return Ok(None),
+        None => {
+            return Err(Error::Setting {
+                setting: "--eval-seq-len/--max-windows",
+                reason: "there is nothing to evaluate on: name it with --data".into(),
+            });
+        }
+    };
+    let windows = evaluation(chosen, name, text.text_field.as_deref(), cut)?;
+    check_windows(&windows.ids, "--eval-seq-len")?;
+    Ok(Some(windows))
+}
+
 /// Windows to evaluate on.
 ///
 /// # Errors
@@ -122,14 +149,17 @@ pub(crate) fn evaluation(
 fn documents(files: &Files, text: &TextArgs) -> Result<Documents> {
     let field = text.text_field.as_deref();
     let mut documents = match files.published {
-        Some(_) if text.join => {
-            return Err(setting("--join", "a named data set has a protocol of its own"));
+        Some(_) if text.draw.is_some() => {
+            return Err(setting("--draw", "a named data set has a protocol of its own"));
         }
         Some(published) => published.documents(&files.paths, field)?,
         None => {
-            let layout = match text.join {
-                true => TextLayout::Joined,
-                false => TextLayout::Auto,
+            // Documents that are stored one by one are meant to be, and may be too many to be tokenised all.
+            let documents = files.paths.iter().any(|file| has_rows(file));
+            let layout = match text.draw {
+                Some(DrawFrom::Documents) => TextLayout::Auto,
+                None if documents => TextLayout::Auto,
+                Some(DrawFrom::Stream) | None => TextLayout::Joined,
             };
             let field = field.map(str::to_owned);
             read_documents(&files.paths, &TextOptions { layout, field })?

@@ -2,9 +2,9 @@
 
 use super::args::{Arguments, CompletionsArgs, ManArgs};
 use super::show;
+use crate::atomic_file::AtomicFile;
 use crate::error::{Error, Result};
 use clap::{Command, CommandFactory};
-use std::io::Write;
 use std::path::Path;
 
 const NAME: &str = "fista-pruner";
@@ -82,18 +82,9 @@ fn write(pages: &[Page], folder: &Path) -> Result<()> {
     let _hold = crate::cleanup::hold();
     for page in pages {
         let path = folder.join(format!("{}.1", page.name));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".man-");
-        // Others read manual pages too.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder
-            .tempfile_in(folder)
-            .map_err(Error::io("create a file in", folder))?;
-        file.write_all(page.text.as_bytes())
-            .map_err(Error::io("write", &path))?;
-        file.persist(&path)
-            .map_err(|e| Error::io("create", &path)(e.error))?;
+        let mut file = AtomicFile::create(&path)?;
+        file.write(page.text.as_bytes())?;
+        file.finish()?;
     }
     Ok(())
 }

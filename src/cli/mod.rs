@@ -23,6 +23,7 @@ mod model;
 mod pack;
 mod progress;
 mod prune;
+mod report;
 mod show;
 mod signals;
 mod solve;
@@ -48,6 +49,7 @@ pub fn main() -> ExitCode {
     let checked = show::check(global.format, has_markdown);
     let outcome = checked.and_then(|()| match &arguments.command {
         Command::Prune(args) => prune::run(args, global),
+        Command::Report(args) => report::run(args, global),
         Command::Eval(args) => eval::run(args, global),
         Command::Inspect(args) => inspect::run(args, global),
         Command::Generate(args) => generate::run(args, global),

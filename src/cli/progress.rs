@@ -6,7 +6,6 @@
 
 mod estimate;
 mod json;
-mod memory;
 mod plain;
 mod state;
 mod view;

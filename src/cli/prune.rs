@@ -10,57 +10,74 @@ use crate::calibration::TokenWindows;
 use crate::checkpoint::CheckpointWriter;
 use crate::config::PruneConfig;
 use crate::error::{Error, Result};
+use crate::eval::{Along, PerplexityScore as Score};
 use crate::model::Model;
 use crate::plan::{self, Plan};
-use crate::prune::{self, SavedStatistics, WeightSink};
-use crate::report::{self, ModelReport, OperatorReport, Report};
-use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch};
+use crate::prune::{self, AfterLayer, Branch, SavedStatistics, Source, WeightSink, prune_branches};
+use crate::report::{
+    self, EvaluationReport, LayerSeconds, ModelReport, OperatorReport, Report, StageSeconds, Timer, html,
+};
+use fista_pruner_backends::{DeviceJob, SolverOps, dispatch};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
 pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
+    let mut seconds = StageSeconds::default();
     let chosen = model::open(&args.model, global)?;
     let mut config = prune_config(args, &chosen)?;
     let allocation = spread(&args.allocation, &chosen, &mut config)?;
     let windows = data::calibration_of(&chosen, &args.calibrate)?;
-    let tokens = windows.ids.len() * windows.seq_len;
-    let plan = plan::plan(&chosen.model.checkpoint, &chosen.model.decoder, &config, tokens)?;
+    let evaluation = data::evaluation_of(&chosen, &args.evaluate, &args.calibrate.text)?;
+    let tokens = |windows: &TokenWindows| windows.ids.len() * windows.seq_len;
+    let both = (tokens(&windows), evaluation.as_ref().map_or(0, tokens));
+    let plan = plan::plan(&chosen.model.checkpoint, &chosen.model.decoder, &config, both)?;
     if args.dry_run {
         return show::result(global.format, &plan, plan_text);
     }
     let device = device::choose(global)?;
+    seconds.preparation = started.elapsed().as_secs_f64();
+    let copying = Instant::now();
     let writer = CheckpointWriter::create(&chosen.model.checkpoint, &args.output, args.overwrite)?;
     let statistics = match &args.save_statistics {
         Some(folder) => Some(StatisticsFolder::create(folder, writer.output())?),
         None => None,
     };
+    seconds.writing = copying.elapsed().as_secs_f64();
     let mut output = Output { writer, statistics };
     let job = Job {
         model: &chosen.model,
         windows: &windows,
+        evaluation: evaluation.as_ref().map_or(&[], |windows| &windows.ids),
         config: &mut config,
         allocation,
         output: &mut output,
+        seconds: &mut seconds,
         quiet: global.quiet,
     };
-    let operators = dispatch(&device, job)??;
-    check_written(output.writer.partial(), &operators)?;
+    let pruned = dispatch(&device, job)??;
+    let checking = Instant::now();
+    check_written(output.writer.partial(), &pruned.operators)?;
+    seconds.writing += checking.elapsed().as_secs_f64();
+    let ran = Ran {
+        device: device.to_string(),
+        started,
+        stages: seconds,
+        left_out: output.writer.left_out().to_vec(),
+    };
     let report = record(
         args,
         &chosen,
         &config,
-        &windows,
-        &device,
-        operators,
-        output.writer.left_out(),
-        started,
+        (&windows, evaluation.as_ref()),
+        pruned,
+        ran,
     );
-    let json = serde_json::to_vec_pretty(&report).map_err(|e| Error::Internal {
-        what: format!("the report is no JSON: {e}"),
-    })?;
-    output.writer.add_file(report::FILE_NAME, &json)?;
+    output.writer.add_file(report::FILE_NAME, &report.to_json()?)?;
+    output
+        .writer
+        .add_file(report::HTML_NAME, html::page(&report).as_bytes())?;
     if let Some(statistics) = output.statistics {
         statistics.finish()?;
     }
@@ -95,7 +112,7 @@ fn spread(text: &str, chosen: &Chosen, config: &mut PruneConfig) -> Result<Alloc
     }
     let names: Vec<String> = prune::selected(&chosen.model.decoder, config)
         .into_iter()
-        .map(|(_, _, _, name)| name)
+        .map(|operator| operator.name)
         .collect();
     config.patterns = read_table(path, &names)?;
     Ok(Allocation::Uniform)
@@ -104,33 +121,74 @@ fn spread(text: &str, chosen: &Chosen, config: &mut PruneConfig) -> Result<Alloc
 struct Job<'a> {
     model: &'a Model,
     windows: &'a TokenWindows,
+    /// May be empty.
+    evaluation: &'a [Vec<u32>],
     config: &'a mut PruneConfig,
     allocation: Allocation,
     output: &'a mut Output,
+    /// The loop's stages are added to it.
+    seconds: &'a mut StageSeconds,
     quiet: bool,
 }
 
+/// What the device made.
+struct Pruned {
+    operators: Vec<OperatorReport>,
+    layer_seconds: Vec<LayerSeconds>,
+    /// Of the dense and the pruned model.
+    scores: Option<(Score, Score)>,
+}
+
 impl DeviceJob for Job<'_> {
-    type Output = Result<Vec<OperatorReport>>;
+    type Output = Result<Pruned>;
 
     fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
         let mut bar = Bar::new(self.quiet);
-        if self.allocation != Allocation::Uniform {
-            let source = prune::Source {
-                checkpoint: &self.model.checkpoint,
-                decoder: &self.model.decoder,
-                windows: &self.windows.ids,
-                batch_tokens: self.config.batch_tokens,
-            };
-            self.config.patterns = allocate::<B>(source, self.config, self.allocation, device, &mut bar)?;
-        }
-        let job = prune::Job {
+        let source = Source {
             checkpoint: &self.model.checkpoint,
             decoder: &self.model.decoder,
             windows: &self.windows.ids,
-            config: self.config,
+            batch_tokens: self.config.batch_tokens,
         };
-        prune::prune::<B>(job, device, self.output, &mut bar)
+        let seconds = self.seconds;
+        // A uniform rate leaves what a table file may have said.
+        if self.allocation != Allocation::Uniform {
+            let started = Instant::now();
+            self.config.patterns = allocate::<B>(source, self.config, self.allocation, device, &mut bar)?;
+            seconds.allocation = started.elapsed().as_secs_f64();
+        }
+        let embedding = Instant::now();
+        let evaluated = Source {
+            windows: self.evaluation,
+            ..source
+        };
+        let mut along = Along::<B>::new(evaluated, 1, device)?;
+        seconds.evaluation = embedding.elapsed().as_secs_f64();
+        let timer = Timer::new();
+        let branch = Branch {
+            config: self.config,
+            sink: &mut timer.sink(self.output),
+        };
+        let after_layer: &mut AfterLayer<'_, B> = &mut |layer, dense, pruned| {
+            timer.layer(layer, || {
+                along.layer(dense, pruned);
+                Ok(())
+            })
+        };
+        let (outcomes, _) = prune_branches::<B>(source, vec![branch], device, &mut bar, after_layer)?;
+        let operators = outcomes.into_iter().flat_map(|o| o.operators).collect::<Vec<_>>();
+        let layer_seconds = timer.finish(&operators);
+        seconds.add_layers(&layer_seconds);
+        let scoring = Instant::now();
+        let scores: Vec<Score> = along.finish(device)?.iter().map(|nll| Score::of(nll)).collect();
+        seconds.evaluation += scoring.elapsed().as_secs_f64();
+        Ok(Pruned {
+            operators,
+            layer_seconds,
+            scores: <[Score; 2]>::try_from(scores)
+                .ok()
+                .map(|[dense, pruned]| (dense, pruned)),
+        })
     }
 }
 
@@ -183,19 +241,29 @@ fn check_written(partial: &Path, operators: &[OperatorReport]) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "a record of everything there was")]
+/// How a run went, besides what it made.
+struct Ran {
+    device: String,
+    started: Instant,
+    stages: StageSeconds,
+    left_out: Vec<String>,
+}
+
 fn record(
     args: &PruneArgs,
     chosen: &Chosen,
     config: &PruneConfig,
-    windows: &TokenWindows,
-    device: &DeviceSpec,
-    operators: Vec<OperatorReport>,
-    left_out: &[String],
-    started: Instant,
+    (calibration, evaluation): (&TokenWindows, Option<&TokenWindows>),
+    pruned: Pruned,
+    ran: Ran,
 ) -> Report {
-    let propagation = config.propagation;
-    let regex = |r: &Option<regex::Regex>| r.as_ref().map(|r| r.as_str().to_owned());
+    let evaluation = evaluation
+        .zip(pruned.scores)
+        .map(|(windows, (dense, pruned))| EvaluationReport {
+            data: windows.summary(),
+            dense,
+            pruned,
+        });
     Report {
         report_version: report::VERSION,
         program: format!("fista-pruner {}", env!("CARGO_PKG_VERSION")),
@@ -205,26 +273,35 @@ fn record(
             fingerprint: chosen.model.checkpoint.fingerprint(),
         },
         output: args.output.display().to_string(),
-        device: device.to_string(),
-        settings: serde_json::json!({
-            "sparsity": config.pattern,
-            "solver": config.solver,
-            "propagate": propagation.name(),
-            "propagation": propagation,
-            "targets": regex(&config.targets),
-            "ignore": regex(&config.ignore),
-            "allocation": args.allocation,
-            "seed": args.calibrate.seed,
-            "batch_tokens": config.batch_tokens,
-            "statistics": "per token",
-        }),
-        calibration: serde_json::json!(windows.summary()),
-        sparsity: report::overall_sparsity(&operators),
-        seconds: started.elapsed().as_secs_f64(),
+        device: ran.device,
+        settings: settings(args, config),
+        calibration: calibration.summary(),
+        evaluation,
+        sparsity: report::overall_sparsity(&pruned.operators),
+        seconds: ran.started.elapsed().as_secs_f64(),
+        stage_seconds: ran.stages,
+        layer_seconds: pruned.layer_seconds,
         peak_host_bytes: report::peak_host_bytes(),
-        left_out: left_out.to_vec(),
-        operators,
+        left_out: ran.left_out,
+        operators: pruned.operators,
     }
+}
+
+/// Every setting that shapes the result.
+fn settings(args: &PruneArgs, config: &PruneConfig) -> serde_json::Value {
+    let regex = |r: &Option<regex::Regex>| r.as_ref().map(|r| r.as_str().to_owned());
+    serde_json::json!({
+        "sparsity": config.pattern,
+        "solver": config.solver,
+        "propagate": config.propagation.name(),
+        "propagation": config.propagation,
+        "targets": regex(&config.targets),
+        "ignore": regex(&config.ignore),
+        "allocation": args.allocation,
+        "seed": args.calibrate.seed,
+        "batch_tokens": config.batch_tokens,
+        "statistics": "per token",
+    })
 }
 
 fn plan_text(plan: &Plan) -> String {
@@ -239,9 +316,14 @@ fn plan_text(plan: &Plan) -> String {
             ]
         })
         .collect();
+    let evaluation = match plan.evaluation_tokens {
+        0 => String::new(),
+        tokens => format!(", {tokens} to measure perplexity on"),
+    };
     show::table(&["operator", "shape", "zeros"], &rows)
         + &format!(
-            "\n{} operators in {} layers, {} weights, {} zeros\n{} calibration tokens\nabout {} on the device, {} on disk",
+            "\n{} operators in {} layers, {} weights, {} zeros\n{} calibration tokens{evaluation}\n\
+             about {} on the device, {} on disk",
             plan.operators.len(),
             plan.layers,
             plan.weights,
@@ -278,14 +360,25 @@ fn report_text(report: &Report) -> String {
             report::FILE_NAME
         );
     }
-    let mean = report.operators.iter().map(|o| o.relative_error).sum::<f64>() / report.operators.len() as f64;
     text += &format!(
-        "\n\nsparsity {:.4} over {} operators, mean relative error {mean:.5}\nwrote {} in {:.1} s",
+        "\n\nsparsity {:.4} over {} operators, mean relative error {:.5}",
         report.sparsity,
         report.operators.len(),
-        report.output,
-        report.seconds,
+        report.mean_error(),
     );
+    if let Some(evaluation) = &report.evaluation {
+        let number = |score: &Score| match score.perplexity {
+            Some(perplexity) => format!("{perplexity:.4}"),
+            None => "not finite".to_owned(),
+        };
+        text += &format!(
+            "\nperplexity {} before, {} after, on {}",
+            number(&evaluation.dense),
+            number(&evaluation.pruned),
+            evaluation.data.sources.join(", "),
+        );
+    }
+    text += &format!("\nwrote {} in {:.1} s", report.output, report.seconds,);
     if let Some(bytes) = report.peak_host_bytes {
         text += &format!(", peak memory {}", show::bytes(bytes));
     }

@@ -102,6 +102,12 @@ pub(crate) fn markdown(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+impl std::fmt::Display for crate::memory::Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "memory {} (peak {})", bytes(self.resident), bytes(self.peak))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

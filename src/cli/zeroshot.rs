@@ -4,21 +4,19 @@ use super::args::ZeroShotArgs;
 use super::model::Chosen;
 use super::progress::Bar;
 use super::{data, show};
+use crate::atomic_file::AtomicFile;
 use crate::error::{Error, Result};
 use crate::eval::Work;
 use crate::eval::tasks::{PairEncoder, Sample, TaskOptions, TaskOutcome, TaskRun, evaluate, prepare};
 use crate::model::Model;
 use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch};
 use serde::Serialize;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
 /// Tasks whose data is read.
 pub(crate) struct Asked {
     runs: Vec<TaskRun>,
     options: TaskOptions,
-    log: Option<Log>,
+    log: Option<AtomicFile>,
 }
 
 /// What `eval` says about tasks.
@@ -51,7 +49,7 @@ pub(crate) fn read(args: &ZeroShotArgs) -> Result<Option<Asked>> {
     Ok(Some(Asked {
         runs: runs.collect::<Result<_>>()?,
         options,
-        log: args.log_samples.as_deref().map(Log::open).transpose()?,
+        log: args.log_samples.as_deref().map(AtomicFile::create).transpose()?,
     }))
 }
 
@@ -75,7 +73,7 @@ pub(crate) fn answer(
     };
     let (tasks, work) = dispatch(device, job)??;
     if let Some(log) = asked.log {
-        log.write(tasks.iter().flat_map(|task| &task.samples))?;
+        write_samples(log, tasks.iter().flat_map(|task| &task.samples))?;
     }
     let mean_acc = tasks.iter().map(|task| task.scores.acc).sum::<f64>() / tasks.len() as f64;
     Ok(TasksOutcome {
@@ -140,38 +138,12 @@ impl TasksOutcome {
     }
 }
 
-/// A file of samples that gets its name once it is complete.
-struct Log {
-    file: NamedTempFile,
-    path: PathBuf,
-}
-
-impl Log {
-    fn open(path: &Path) -> Result<Self> {
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let file = NamedTempFile::new_in(folder).map_err(Error::io("create a file in", folder))?;
-        Ok(Self {
-            file,
-            path: path.to_path_buf(),
-        })
+/// One line of JSON a sample.
+fn write_samples<'a>(mut file: AtomicFile, samples: impl Iterator<Item = &'a Sample>) -> Result<()> {
+    for sample in samples {
+        let mut line = serde_json::to_vec(sample).map_err(|e| Error::Internal { what: e.to_string() })?;
+        line.push(b'\n');
+        file.write(&line)?;
     }
-
-    fn write<'a>(self, samples: impl Iterator<Item = &'a Sample>) -> Result<()> {
-        let Self { mut file, path } = self;
-        let mut writer = BufWriter::new(&mut file);
-        for sample in samples {
-            let written = serde_json::to_writer(&mut writer, sample).map_err(std::io::Error::from);
-            written
-                .and_then(|()| writer.write_all(b"\n"))
-                .map_err(Error::io("write", &path))?;
-        }
-        writer.flush().map_err(Error::io("write", &path))?;
-        drop(writer);
-        file.persist(&path)
-            .map_err(|error| Error::io("create", &path)(error.error))?;
-        Ok(())
-    }
+    file.finish()
 }

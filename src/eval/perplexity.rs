@@ -44,12 +44,7 @@ pub fn perplexity<B: SolverOps>(
     observer: &mut dyn Observer,
 ) -> Result<Perplexity> {
     let seq_len = windows.first().map_or(0, Vec::len);
-    if seq_len < 2 {
-        return Err(Error::Setting {
-            setting: "--seq-len",
-            reason: "a window needs at least two tokens, one to read and one to predict".into(),
-        });
-    }
+    super::check_windows(windows, "--seq-len")?;
     let config = decoder.config();
     let window_bytes = seq_len * config.hidden_size() * size_of::<f32>();
     let per_pass = (PASS_BYTES / window_bytes.max(1)).max(1);
@@ -121,7 +116,7 @@ fn one_pass<B: SolverOps>(
 ///
 /// # Errors
 /// When a tensor cannot be read, or the device fails.
-pub(crate) fn head_nll<B: SolverOps>(
+pub(super) fn head_nll<B: SolverOps>(
     (checkpoint, decoder): (&Checkpoint, &Decoder),
     hidden: Vec<Tensor<B, 3>>,
     windows: &[Vec<u32>],

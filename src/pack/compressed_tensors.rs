@@ -130,23 +130,18 @@ pub fn export(model: &Model, output: &Path, overwrite: bool) -> Result<ExportSum
 /// The operators that get smaller, and the names of those that do not.
 fn survey(model: &Model) -> Result<(Operators, Vec<String>)> {
     let (mut operators, mut dense) = (Operators::new(), Vec::new());
-    let decoder = &model.decoder;
-    for layer in 0..decoder.config().num_layers() {
-        for operator in decoder.config().operator_groups().into_iter().flatten() {
-            let module = decoder.operator_name(layer, operator.name);
-            let name = format!("{module}.weight");
-            let shape = [operator.out_features, operator.in_features];
-            let values = model.checkpoint.read(&name, &shape)?;
-            let kept = |part: &[f32]| part.iter().filter(|v| **v != 0.0).count();
-            let rows: Vec<usize> = values.chunks(shape[1]).map(kept).collect();
-            let is_24 = shape[1].is_multiple_of(4) && values.chunks(4).all(|group| kept(group) <= 2);
-            let operator = Operator { shape, rows, is_24 };
-            let width = model.checkpoint.expect(&name, &shape)?.dtype.bits().unwrap_or(0) as usize / 8;
-            if operator.bitmask_bytes(width) < values.len() * width {
-                operators.insert(name, operator);
-            } else {
-                dense.push(module);
-            }
+    for found in model.decoder.operators() {
+        let (name, shape) = (found.weight(), found.shape());
+        let values = model.checkpoint.read(&name, &shape)?;
+        let kept = |part: &[f32]| part.iter().filter(|v| **v != 0.0).count();
+        let rows: Vec<usize> = values.chunks(shape[1]).map(kept).collect();
+        let is_24 = shape[1].is_multiple_of(4) && values.chunks(4).all(|group| kept(group) <= 2);
+        let operator = Operator { shape, rows, is_24 };
+        let width = model.checkpoint.expect(&name, &shape)?.dtype.bits().unwrap_or(0) as usize / 8;
+        if operator.bitmask_bytes(width) < values.len() * width {
+            operators.insert(name, operator);
+        } else {
+            dense.push(found.name);
         }
     }
     Ok((operators, dense))

@@ -57,7 +57,9 @@ pub fn minimise<B: SolverOps>(
     let mut taken = 0;
     while taken < run.iterations && last_step >= run.tolerance {
         let gradient = problem.gradient(y.clone());
-        let next = B::prox_gradient_step(y.clone(), gradient, step, threshold);
+        // Without a restart nobody asks for `y` again, and a backend may write into its memory.
+        let left = run.restart.then(|| y.clone());
+        let next = B::prox_gradient_step(y, gradient, step, threshold);
         last_step = B::squared_distance(next.clone(), x.clone()).sqrt();
         if !last_step.is_finite() {
             return Err(Error::NotFinite {
@@ -65,7 +67,8 @@ pub fn minimise<B: SolverOps>(
                 operator: problem.name.clone(),
             });
         }
-        let uphill = run.restart && t > 1.0 && B::inner(y - next.clone(), next.clone() - x.clone()) > 0.0;
+        let uphill =
+            left.is_some_and(|y| t > 1.0 && B::inner(y - next.clone(), next.clone() - x.clone()) > 0.0);
         if uphill {
             // This step's momentum was wrong: go on from its prox point as from a new start.
             (x, y, t) = (next.clone(), next, 1.0);
@@ -132,7 +135,7 @@ struct Bracket {
 }
 
 impl Bracket {
-    /// `zeroing` is the smallest λ whose minimiser is zero.
+    /// `zeroing` is the smallest λ whose minimiser is zero; settings in absolute units that do not bracket leave it aside.
     fn new(config: &FistaConfig, zeroing: f64) -> Self {
         let unit = match config.lambda_unit {
             LambdaUnit::Absolute => 1.0,
@@ -256,7 +259,12 @@ fn algorithm_1<B: SolverOps>(
             fista.tolerance * B::inner(problem.weight.clone(), problem.weight.clone()).sqrt()
         }
     };
-    let mut bracket = Bracket::new(fista, zeroing_lambda(problem)?);
+    let absolute = fista.lambda_unit == LambdaUnit::Absolute && fista.search != LambdaSearch::Bracket;
+    let zeroing = match absolute {
+        true => f64::INFINITY,
+        false => zeroing_lambda(problem)?,
+    };
+    let mut bracket = Bracket::new(fista, zeroing);
     let mut fails = 0;
     while best_error > 0.0 {
         if fista.max_rounds.is_some_and(|most| info.rounds.len() >= most) {

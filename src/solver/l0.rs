@@ -57,13 +57,8 @@ pub fn prune<B: SolverOps>(
     // Z = W: D is the dense weight cut to the pattern, and there is no dual yet.
     let nothing = weight.zeros_like();
     let (mut right, mut dual) = split(nothing.clone(), nothing, rho, 0.0);
-    let mut last = weight.clone();
-    for step in 1..=config.steps {
+    for step in 1..config.steps {
         let moved = right.matmul(inverse.matrix());
-        if step == config.steps {
-            last = moved + weight.clone() + dual;
-            break;
-        }
         let next = match step % config.refresh {
             0 => rho * config.growth.powi(config.refresh as i32),
             _ => rho,
@@ -74,7 +69,7 @@ pub fn prune<B: SolverOps>(
             inverse.shift(rho)?;
         }
     }
-    let mut values = download(last)?;
+    let mut values = download(right.matmul(inverse.matrix()) + weight.clone() + dual)?;
     let keep = pattern.keep_within(threshold, &values, m, n);
     scaled.unscale(&mut values);
     let info = SolveInfo {

@@ -33,6 +33,7 @@ pub mod wanda;
 use crate::config::{Method, SolverConfig, Threshold, WarmStart};
 use crate::error::{Error, Result};
 use crate::pattern::Pattern;
+use crate::ridge::Ridge;
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,8 @@ pub struct LayerProblem<B: SolverOps> {
     pub drift_energy: f64,
     /// `T`.
     pub target_energy: f64,
+    /// Different calibration tokens behind `G`; `None` where that is not known.
+    pub tokens: Option<usize>,
 }
 
 impl<B: SolverOps> LayerProblem<B> {
@@ -66,6 +69,7 @@ impl<B: SolverOps> LayerProblem<B> {
             drift: None,
             drift_energy: 0.0,
             target_energy,
+            tokens: None,
         }
     }
 
@@ -233,7 +237,11 @@ pub fn solve<B: SolverOps>(
     if pattern.zeros(m, n) == 0 {
         return dense(problem);
     }
-    let pulled = with_ridge(problem, config.ridge)?;
+    // Most published methods have no use for a ridge.
+    let pulled = match config.method == Method::L0 || config.polish > 0 {
+        true => with_ridge(problem, config.ridge)?,
+        false => problem.clone(),
+    };
     let chosen = match config.method {
         Method::Magnitude => magnitude::prune(problem, pattern, config.threshold_or(Threshold::Matrix))?,
         Method::Wanda => wanda::prune(problem, pattern, config.threshold_or(Threshold::Row))?,
@@ -251,20 +259,31 @@ pub fn solve<B: SolverOps>(
     Ok(solution)
 }
 
-/// The problem with `ridge` times the mean diagonal added to every input of `G`: the error plus that much of the squared
-/// distance to the dense weight.
-fn with_ridge<B: SolverOps>(problem: &LayerProblem<B>, ridge: f64) -> Result<LayerProblem<B>> {
-    if ridge == 0.0 {
+/// The problem with the ridge added to `G`'s diagonal: the error plus that much of the distance to the dense weight.
+fn with_ridge<B: SolverOps>(problem: &LayerProblem<B>, ridge: Ridge) -> Result<LayerProblem<B>> {
+    let relative = ridge.relative(problem.shape().1, problem.tokens);
+    if relative == 0.0 {
         return Ok(problem.clone());
     }
     let diagonal = wanda::diagonal(problem)?;
-    let mean = diagonal.iter().map(|g| f64::from(*g)).sum::<f64>() / diagonal.len().max(1) as f64;
-    let eye = Tensor::<B, 2>::eye(diagonal.len(), &problem.gram.device());
+    let n = diagonal.len();
+    let mean = diagonal.iter().map(|g| f64::from(*g)).sum::<f64>() / n.max(1) as f64;
+    // Inputs that carry next to nothing are held too, or the matrix might be singular.
+    let floor = FAINT * mean;
+    let added: Vec<f32> = diagonal
+        .iter()
+        .map(|g| (relative * (mean * f64::from(*g).max(floor)).sqrt()) as f32)
+        .collect();
+    let device = problem.gram.device();
+    let added = Tensor::<B, 2>::from_data(TensorData::new(added, [1, n]), &device);
     Ok(LayerProblem {
-        gram: problem.gram.clone() + eye.mul_scalar(ridge * mean),
+        gram: problem.gram.clone() + Tensor::eye(n, &device) * added,
         ..problem.clone()
     })
 }
+
+/// Energy of an input, relative to the mean, below which it is held as if it had that much.
+const FAINT: f64 = 1e-4;
 
 /// The weight as it is.
 fn dense<B: SolverOps>(problem: &LayerProblem<B>) -> Result<Solution> {

@@ -40,6 +40,7 @@ pub fn scale<B: SolverOps>(problem: &LayerProblem<B>) -> Result<Scaled<B>> {
             drift: problem.drift.clone().map(|p| p / d),
             drift_energy: problem.drift_energy,
             target_energy: problem.target_energy,
+            tokens: problem.tokens,
         },
         norms,
     })

@@ -134,7 +134,7 @@ fn compare_side_files(output: &Checkpoint, source: &Checkpoint, found: &mut Veri
             let path = dir.join(name);
             std::fs::read(&path).map_err(Error::io("read", &path))
         };
-        if name == report::FILE_NAME {
+        if is_report(name) {
             continue;
         }
         if !after.contains(name) {
@@ -148,10 +148,7 @@ fn compare_side_files(output: &Checkpoint, source: &Checkpoint, found: &mut Veri
             Err(error) => found.problem(Kind::SideFile, name, error.to_string()),
         }
     }
-    for name in after
-        .difference(&before)
-        .filter(|name| *name != report::FILE_NAME)
-    {
+    for name in after.difference(&before).filter(|name| !is_report(name)) {
         found.note(format!("`{name}` is not in the source"));
     }
     for name in other_weights(output)? {
@@ -159,6 +156,11 @@ fn compare_side_files(output: &Checkpoint, source: &Checkpoint, found: &mut Veri
         found.problem(Kind::SideFile, name, message);
     }
     Ok(())
+}
+
+/// A run's own report, which differs from that of an earlier run in the source.
+fn is_report(name: &str) -> bool {
+    report::FILE_NAMES.contains(&name)
 }
 
 /// Files that are neither weights nor an index of them.

@@ -33,6 +33,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "models" / "tests" / "fixtures"
 REPORT = "pruning_report.json"
+PAGE = "report.html"
 
 # Greatest absolute differences allowed.
 LOGITS = 2e-4
@@ -339,7 +340,7 @@ def check_files(source, output):
 
     plain = {path.name for path in source.iterdir() if not is_weight(path)}
     found = {path.name for path in output.iterdir() if not is_weight(path)}
-    expect(found == plain | {REPORT}, f"files: {sorted(found)} instead of {sorted(plain)} and the report")
+    expect(found == plain | {REPORT, PAGE}, f"files: {sorted(found)} instead of {sorted(plain)} and the report")
     for name in plain:
         expect((output / name).read_bytes() == (source / name).read_bytes(), f"{name} was changed")
     index = "model.safetensors.index.json"

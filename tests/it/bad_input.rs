@@ -303,11 +303,11 @@ fn text_that_cannot_be_used() {
         b"Once upon a time there was a girl.\n\nShe ran home.\n",
     );
     refuse(
-        "--calibration short.txt",
+        "--calibration short.txt --draw documents",
         &["short.txt", "512", "tokens", "hint:", "--seq-len"],
     );
     refuse(
-        "--calibration short.txt --join",
+        "--calibration short.txt",
         &["short.txt", "513", "tokens", "hint:", "--seq-len"],
     );
     refuse(

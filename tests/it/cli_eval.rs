@@ -221,12 +221,12 @@ fn the_calibration_text_and_its_seed() {
     assert!(other.0 != first.0 && other.1 == first.1);
     let text = include_str!("../../demo/calibration.txt");
     workspace.write("text.txt", text.as_bytes());
-    assert!(prune("--seed 1 --calibration text.txt --join") == first);
+    assert!(prune("--seed 1 --calibration text.txt") == first);
     assert!(prune("--seed 1 --calibration demo") == first);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut gzip, text.as_bytes()).unwrap();
     workspace.write("text.txt.gz", &gzip.finish().unwrap());
-    assert!(prune("--seed 1 --calibration text.txt.gz --join").0 == first.0);
+    assert!(prune("--seed 1 --calibration text.txt.gz --draw stream").0 == first.0);
     let lines: Vec<String> = text
         .lines()
         .map(|line| json!({ "body": line }).to_string())

@@ -37,7 +37,9 @@ fn a_mask_alone_repeats_what_only_chose() {
             bytes >= weights / 8.0 && bytes < weights / 8.0 + 8192.0,
             "{bytes}"
         );
-        std::fs::remove_file(workspace.path("out/pruning_report.json")).unwrap();
+        for name in ["pruning_report.json", "report.html"] {
+            std::fs::remove_file(workspace.path(&format!("out/{name}"))).unwrap();
+        }
         same_trees(
             &tree_of(&workspace.path("out")),
             &tree_of(&workspace.path("masked")),
@@ -87,7 +89,10 @@ fn a_stale_report_is_not_copied() {
     let workspace = pruned("mistral-style", "--method magnitude --sparsity 0.7");
     workspace.succeed(EXPORT);
     workspace.succeed("mask apply --model out --mask mask.safetensors --output masked");
-    assert!(!workspace.path("masked/pruning_report.json").exists());
+    assert!(workspace.path("out/report.html").exists());
+    for name in ["pruning_report.json", "report.html"] {
+        assert!(!workspace.path(&format!("masked/{name}")).exists(), "{name}");
+    }
     assert!(workspace.weights("masked").0 == workspace.weights("out").0);
 }
 

@@ -124,7 +124,7 @@ fn is_stream(
         calibration["sha256"],
         format!("{:x}", Sha256::digest(&train_file))
     );
-    workspace.succeed(&format!("{PRUNE} train.txt --join"));
+    workspace.succeed(&format!("{PRUNE} train.txt"));
     assert!(workspace.read("out/model.safetensors") == pruned);
 
     // Without the server: from the cache, and from a local copy.
@@ -136,8 +136,8 @@ fn is_stream(
     ] {
         assert_eq!(workspace.json(&line)["mean_nll"], expected["mean_nll"], "{line}");
     }
-    let line = format!("{PRUNE} {name} --join");
-    workspace.run(&line).check_failure(&line, &["--join"]);
+    let line = format!("{PRUNE} {name} --draw stream");
+    workspace.run(&line).check_failure(&line, &["--draw"]);
     let line = format!("{PRUNE} {name} test.txt");
     workspace.run(&line).check_failure(&line, &[name, "mixed"]);
 }
@@ -271,7 +271,7 @@ fn other_data_sets_of_a_hub() {
         assert_eq!(found["mean_nll"], expected, "{name}");
     }
     // The first part of a train split.
-    let report = run(&workspace, &server, &format!("{PRUNE} org/parts --join"));
+    let report = run(&workspace, &server, &format!("{PRUNE} org/parts --draw stream"));
     let sources = json!([format!(
         "org/parts@{}:data/train-00000-of-00002.parquet",
         commit(1)
@@ -280,13 +280,13 @@ fn other_data_sets_of_a_hub() {
     // A named file, at a commit, together with a local one; token ids.
     workspace.write("local.jsonl", &json_lines(&all[20..]));
     let line = format!(
-        "{PRUNE} org/several@{}:a/train.jsonl local.jsonl --join",
+        "{PRUNE} org/several@{}:a/train.jsonl local.jsonl --draw stream",
         commit(2)
     );
     run(&workspace, &server, &line);
     let one = workspace.read("out/model.safetensors");
     workspace.write("all.jsonl", &json_lines(&all));
-    workspace.succeed(&format!("{PRUNE} all.jsonl --join"));
+    workspace.succeed(&format!("{PRUNE} all.jsonl --draw stream"));
     assert!(workspace.read("out/model.safetensors") == one);
     let ids = run(
         &workspace,

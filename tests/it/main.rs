@@ -18,6 +18,7 @@ mod documents;
 mod hub_data;
 mod hub_model;
 mod progress;
+mod report;
 #[cfg(unix)]
 mod signals;
 mod smollm2;

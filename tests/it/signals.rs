@@ -2,14 +2,26 @@
 
 use crate::command::{Workspace, names, same_trees, tree_of};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStderr, Stdio};
 
 /// A run of the demo model with the default settings, which takes a while.
 const DEMO: &str = "prune --progress jsonl";
 
 pub(crate) fn tell(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// A command under way, and the lines of its stderr.
+fn start(workspace: &Workspace, line: &str) -> (Child, Lines<BufReader<ChildStderr>>) {
+    let mut command = workspace.command(line);
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    (child, lines)
 }
 
 /// Starts a command, tells it to stop once `reached` accepts a line of its progress, and gives the exit code and the rest
@@ -20,13 +32,7 @@ pub(crate) fn interrupt(
     signal: Signal,
     mut reached: impl FnMut(&serde_json::Value) -> bool,
 ) -> (Option<i32>, String) {
-    let mut command = workspace.command(line);
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (mut child, mut lines) = start(workspace, line);
     loop {
         let line = lines
             .next()
@@ -95,13 +101,7 @@ fn an_interrupted_run_leaves_everything_as_it_was() {
 #[test]
 fn a_message_says_which_signal_it_was() {
     let workspace = Workspace::new();
-    let mut command = workspace.command("prune --output out --progress plain");
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (mut child, mut lines) = start(&workspace, "prune --output out --progress plain");
     let first = lines.next().unwrap().unwrap();
     assert!(first.starts_with("layers 1/"), "{first}");
     tell(&child, Signal::INT);

@@ -3,6 +3,7 @@
 use crate::common::{Device, fixture, matrix, values};
 use fista_pruner::config::{FistaConfig, Method, SolverConfig, Threshold, WarmStart};
 use fista_pruner::pattern::Pattern;
+use fista_pruner::ridge::Ridge;
 use fista_pruner::solver::reference::{self, Matrix};
 use fista_pruner::solver::{LayerProblem, fista, solve};
 use fista_pruner::statistics::Accumulator;
@@ -321,7 +322,7 @@ mod properties {
                         method,
                         polish: 0,
                         // With a ridge, the error alone may rise a little.
-                        ridge: 0.0,
+                        ridge: Ridge::Relative(0.0),
                         threshold: (row && method != Method::SparseGpt).then_some(Threshold::Row),
                         fista: FistaConfig { max_rounds: Some(4), ..FistaConfig::scaled() },
                         ..SolverConfig::fast(None)

@@ -1,7 +1,7 @@
 //! A JSON object a line, for programs. `docs/progress.md` describes the events; a test compares it with what is written.
 
-use super::memory::Memory;
 use super::state::State;
+use crate::memory::Memory;
 use crate::progress::Event;
 use serde::Serialize;
 use std::io::Write;
@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const VERSION: u32 = 1;
 
 /// One line. Fields that an event has not got are left out.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Line<'a> {
     pub(super) version: u32,
     pub(super) event: &'static str,
@@ -73,29 +73,7 @@ impl Line<'_> {
             version: VERSION,
             event,
             time: rounded(time.as_secs_f64()),
-            program: None,
-            command: None,
-            stage: None,
-            step: None,
-            steps: None,
-            layer: None,
-            layers: None,
-            on: None,
-            operator: None,
-            branch: None,
-            relative_error: None,
-            mean_relative_error: None,
-            sparsity: None,
-            level: None,
-            message: None,
-            hint: None,
-            signal: None,
-            exit_code: None,
-            seconds: None,
-            elapsed_seconds: None,
-            eta_seconds: None,
-            rss_bytes: None,
-            peak_rss_bytes: None,
+            ..Self::default()
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A line a step, for logs.
 
-use super::memory::Memory;
 use super::state::State;
+use crate::memory::Memory;
 use crate::progress::Event;
 use std::fmt::Write;
 

@@ -6,9 +6,9 @@
 //!   last up_proj 0.01234, mean 0.01821  memory 1.20 GB (peak 1.31 GB)
 //! ```
 
-use super::memory::Memory;
 use super::state::State;
 use super::{VIEW, lock};
+use crate::memory::Memory;
 use crate::progress::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Write;

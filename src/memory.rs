@@ -1,15 +1,15 @@
-//! The memory that the process has now and had at most.
+//! The memory that the process has now and had at most, where the system tells it.
 
 /// Resident bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Memory {
-    pub(super) resident: u64,
-    pub(super) peak: u64,
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
+    pub(crate) peak: u64,
 }
 
 impl Memory {
     /// What the system says; `None` where it does not.
-    pub(super) fn now() -> Option<Self> {
+    pub(crate) fn now() -> Option<Self> {
         Self::parse(&std::fs::read_to_string("/proc/self/status").ok()?)
     }
 
@@ -23,13 +23,6 @@ impl Memory {
         // The kernel counts in batches, and the two need not fit.
         let peak = bytes("VmHWM:")?.max(resident);
         Some(Self { resident, peak })
-    }
-}
-
-impl std::fmt::Display for Memory {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        use crate::cli::show::bytes;
-        write!(f, "memory {} (peak {})", bytes(self.resident), bytes(self.peak))
     }
 }
 
@@ -48,7 +41,6 @@ mod tests {
                 peak: 2_048_000
             }
         );
-        assert_eq!(memory.to_string(), "memory 1.02 MB (peak 2.05 MB)");
         assert_eq!(Memory::parse("VmRSS:\t1000 kB\n"), None);
     }
 }
