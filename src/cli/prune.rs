@@ -74,10 +74,15 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         pruned,
         ran,
     );
-    output.writer.add_file(report::FILE_NAME, &report.to_json()?)?;
+    let json = report.to_json()?;
+    output.writer.add_file(report::FILE_NAME, &json)?;
+    // Of what readers of the file will find: parsed numbers can differ in their last bit.
+    let stored: Report = serde_json::from_slice(&json).map_err(|e| Error::Internal {
+        what: format!("the report cannot be read back: {e}"),
+    })?;
     output
         .writer
-        .add_file(report::HTML_NAME, html::page(&report).as_bytes())?;
+        .add_file(report::HTML_NAME, html::page(&stored).as_bytes())?;
     if let Some(statistics) = output.statistics {
         statistics.finish()?;
     }

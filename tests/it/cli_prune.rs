@@ -120,8 +120,7 @@ fn check_shard(workspace: &Workspace, name: &str, report: &Report, sparsity: &st
 
 /// Prunes `model` to `out` and checks everything about it.
 fn prune_and_check(workspace: &Workspace, sparsity: &str, arguments: &str) -> Report {
-    // So few tokens would hold the weights so strongly that the polish gives up some of the error.
-    let line = format!("{PRUNE} --overwrite --ridge 0.005 --sparsity {sparsity} {arguments}");
+    let line = format!("{PRUNE} --overwrite --sparsity {sparsity} {arguments}");
     let printed = workspace.json(&line);
     assert_eq!(printed, workspace.read_json("out/pruning_report.json"), "{line}");
     check_output(workspace, sparsity)

@@ -128,7 +128,7 @@ fn evaluation_that_cannot_be_is_refused_before_any_work() {
     workspace.refuse(&format!("{prune} --data none.safetensors"), &["none.safetensors"]);
     workspace.refuse(
         &format!("{prune} --data one.safetensors"),
-        &["at least two tokens"],
+        &["1 is not between 2 and"],
     );
     workspace.refuse(&format!("{prune} --max-windows 3"), &["--data"]);
 }
