@@ -9,7 +9,7 @@ mod error;
 mod documents;
 mod parquet;
 mod published;
-mod rows;
+pub(crate) mod rows;
 mod token_file;
 mod windows;
 

@@ -1,13 +1,14 @@
-//! One column of a parquet file. In: the file and the column's name. Out: a document a row.
+//! Parquet files. In: the file, and perhaps the name of a column. Out: a document a row, or all its columns.
 
 use super::documents::Document;
-use super::rows::{FIELDS, document, missing, parquet_error};
+use super::rows::{FIELDS, Object, document, missing, parquet_error};
 use crate::error::Result;
 use minijinja::value::Value;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use parquet::schema::types::{Type, TypePtr};
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,25 +19,49 @@ pub(crate) fn read_column(
     field: Option<&str>,
     row: &mut dyn FnMut(Document),
 ) -> Result<()> {
-    let wrong = |e: parquet::errors::ParquetError| parquet_error(path, e);
-    let reader = SerializedFileReader::new(file).map_err(wrong)?;
+    let reader = guarded(path, || SerializedFileReader::new(file))?;
     let schema = reader.metadata().file_metadata().schema();
     let column = column(schema, field).ok_or_else(|| parquet_error(path, no_column(schema, field)))?;
-    let projection = Type::group_type_builder(schema.name())
-        .with_fields(vec![Arc::clone(&column)])
-        .build()
-        .map_err(wrong)?;
-    for (number, found) in reader.get_row_iter(Some(projection)).map_err(wrong)?.enumerate() {
-        let found = found.map_err(wrong)?;
+    let fields = vec![Arc::clone(&column)];
+    let projection = Type::group_type_builder(schema.name()).with_fields(fields);
+    let projection = projection.build().map_err(|e| parquet_error(path, e))?;
+    let mut rows = guarded(path, || reader.get_row_iter(Some(projection)))?;
+    let mut number = 0;
+    while let Some(found) = guarded(path, || rows.next().transpose())? {
+        number += 1;
         let value = found.into_columns().into_iter().next().map(|(_, value)| value);
         let parsed = match value {
             None | Some(Field::Null) => Ok(Document::Text(String::new())),
             Some(Field::Str(text)) => Ok(Document::Text(text)),
             Some(other) => document(column.name(), plain(&other)),
         };
-        row(parsed.map_err(|e| parquet_error(path, format!("row {}: {e}", number + 1)))?);
+        row(parsed.map_err(|e| parquet_error(path, format!("row {number}: {e}")))?);
     }
     Ok(())
+}
+
+/// Hands the number of every row, counted from 1, and all its columns to `row`.
+pub(crate) fn read_objects(path: &Path, file: File, row: &mut dyn FnMut(usize, Object)) -> Result<()> {
+    let reader = guarded(path, || SerializedFileReader::new(file))?;
+    let mut rows = guarded(path, || reader.get_row_iter(None))?;
+    let mut number = 0;
+    while let Some(found) = guarded(path, || rows.next().transpose())? {
+        number += 1;
+        let json = serde_json::to_value(object(&found));
+        match json.map_err(|e| parquet_error(path, format!("row {number}: {e}")))? {
+            serde_json::Value::Object(columns) => row(number, columns),
+            other => return Err(parquet_error(path, format!("row {number} is {other}"))),
+        }
+    }
+    Ok(())
+}
+
+/// What the library reads. It panics on some damaged pages instead of refusing them.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(found) => found.map_err(|e| parquet_error(path, e)),
+        Err(_) => Err(parquet_error(path, "its pages contradict each other")),
+    }
 }
 
 fn column(schema: &Type, field: Option<&str>) -> Option<TypePtr> {
@@ -192,6 +217,27 @@ mod tests {
         assert_eq!(read(&path, None).unwrap(), expected);
     }
 
+    /// Files as the hub makes them: texts, numbers, lists, and lists in a group.
+    #[test]
+    fn all_columns() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/eval/tasks");
+        for (name, file) in [
+            ("hellaswag", "Rowan/hellaswag/default/validation"),
+            ("arc_easy", "allenai/ai2_arc/ARC-Easy/test"),
+            ("boolq", "aps/super_glue/boolq/validation"),
+        ] {
+            let path = fixtures.join("parquet").join(file).join("0000.parquet");
+            let mut rows = Vec::new();
+            read_objects(&path, File::open(&path).unwrap(), &mut |number, columns| {
+                rows.push((number, serde_json::Value::Object(columns)));
+            })
+            .unwrap();
+            let lines = std::fs::read_to_string(fixtures.join(format!("{name}.jsonl"))).unwrap();
+            let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+            assert_eq!(rows, (1..).zip(lines).collect::<Vec<_>>(), "{name}");
+        }
+    }
+
     #[test]
     fn damaged_files_are_errors() {
         let dir = tempfile::tempdir().unwrap();
@@ -212,6 +258,7 @@ mod tests {
             bad[position] ^= 0xff;
             std::fs::write(&path, &bad).unwrap();
             let _ = read(&path, None);
+            let _ = read_objects(&path, File::open(&path).unwrap(), &mut |_, _| {});
         }
     }
 }

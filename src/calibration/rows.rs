@@ -1,5 +1,5 @@
-//! Rows of data files. In: a path. Out: one text or conversation a row, and the hash of the file's bytes; plain text is
-//! read whole. `documents` and `published` make documents and texts of them.
+//! Rows of data files. In: a path. Out: one text or conversation a row, or all its fields, and the hash of the file's bytes;
+//! plain text is read whole. `documents` and `published` make documents and texts of them, `eval::tasks` makes questions.
 
 use super::documents::Document;
 use super::{DataError, parquet};
@@ -37,11 +37,43 @@ pub(crate) fn read_rows(
     row: &mut dyn FnMut(Document),
 ) -> Result<()> {
     if is_parquet(file) {
-        let mut bytes = File::open(file).map_err(Error::io("open", file))?;
-        hash(&mut bytes, hasher).map_err(Error::io("read", file))?;
-        return parquet::read_column(file, bytes, field, row);
+        return parquet::read_column(file, hashed(file, hasher)?, field, row);
     }
-    read_json_lines(file, field, hasher, row)
+    let mut document = |_, text: &str| json_document(text, field).map(&mut *row);
+    read_json_lines(file, hasher, &mut document)
+}
+
+/// All fields of a row by their names.
+pub(crate) type Object = serde_json::Map<String, serde_json::Value>;
+
+/// What the rows of a file are called, and counted as.
+pub(crate) fn unit(file: &Path) -> &'static str {
+    if is_parquet(file) { "row" } else { "line" }
+}
+
+/// Hands the number of every row, counted from 1, and all its fields to `row`, and the file's bytes to the hash. A file that is
+/// not parquet by its name has one JSON object a line.
+pub(crate) fn read_objects(
+    file: &Path,
+    hasher: &mut Sha256,
+    row: &mut dyn FnMut(usize, Object),
+) -> Result<()> {
+    if is_parquet(file) {
+        return parquet::read_objects(file, hashed(file, hasher)?, row);
+    }
+    let mut object = |line, text: &str| {
+        let fields = serde_json::from_str(text).map_err(|e| format!("not a JSON object: {e}"))?;
+        row(line, fields);
+        Ok(())
+    };
+    read_json_lines(file, hasher, &mut object)
+}
+
+/// Opens a file that is not read in order, once its bytes went to the hash.
+fn hashed(file: &Path, hasher: &mut Sha256) -> Result<File> {
+    let mut bytes = File::open(file).map_err(Error::io("open", file))?;
+    hash(&mut bytes, hasher).map_err(Error::io("read", file))?;
+    Ok(bytes)
 }
 
 /// A text file whole.
@@ -141,12 +173,11 @@ fn open<'a>(path: &Path, hasher: &'a mut Sha256) -> Result<Box<dyn BufRead + 'a>
     })
 }
 
-/// One document a line; blank lines are passed over.
+/// Hands every line that is not blank with its number to `row`, which says what is wrong with it.
 fn read_json_lines(
     path: &Path,
-    field: Option<&str>,
     hasher: &mut Sha256,
-    row: &mut dyn FnMut(Document),
+    row: &mut dyn FnMut(usize, &str) -> Result<(), String>,
 ) -> Result<()> {
     let mut reader = open(path, hasher)?;
     let mut raw = Vec::new();
@@ -165,12 +196,11 @@ fn read_json_lines(
         if text.trim().is_empty() {
             continue;
         }
-        let found = json_document(text, field).map_err(|reason| DataError::Json {
+        row(line, text).map_err(|reason| DataError::Json {
             file: file(),
             line,
             reason,
         })?;
-        row(found);
     }
     Ok(())
 }

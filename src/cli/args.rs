@@ -395,7 +395,8 @@ pub(crate) struct ZeroShotArgs {
     /// FISTAPruner's Table 5, `all` is all.
     #[arg(long, value_name = "NAMES", value_parser = parse_tasks)]
     pub(crate) tasks: Option<TaskList>,
-    /// Folder with the tasks' data: TASK.jsonl or TASK.jsonl.gz, and TASK.train.jsonl where examples come from it.
+    /// Folder with the tasks' data: TASK.jsonl (also .gz or .zst) or TASK.parquet, and TASK.train.jsonl or so where examples
+    /// come from it. Default: the data sets that lm-evaluation-harness uses, of the Hugging Face hub, downloaded once.
     #[arg(long, value_name = "DIR", alias = "task-dir", requires = "tasks")]
     pub(crate) task_data: Option<PathBuf>,
     /// Put this many solved examples before each question.

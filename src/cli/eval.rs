@@ -62,7 +62,7 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
     let chosen = model::open_with(&args.model, global, args.rope_precision.into())?;
     let windows = windows(args, &chosen)?;
-    let asked = zeroshot::read(&args.zeroshot)?;
+    let asked = zeroshot::read(&args.zeroshot, global.quiet)?;
     let device = device::choose(global)?;
     let text = match windows {
         None => None,

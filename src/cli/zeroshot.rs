@@ -3,11 +3,14 @@
 use super::args::ZeroShotArgs;
 use super::model::Chosen;
 use super::progress::Bar;
-use super::{data, show};
+use super::{data, hub, show};
 use crate::atomic_file::AtomicFile;
 use crate::error::{Error, Result};
 use crate::eval::Work;
-use crate::eval::tasks::{PairEncoder, Sample, TaskOptions, TaskOutcome, TaskRun, evaluate, prepare};
+use crate::eval::tasks::{
+    PairEncoder, Sample, Task, TaskFile, TaskFiles, TaskOptions, TaskOutcome, TaskRun, evaluate, prepare,
+};
+use crate::hub::Hub;
 use crate::model::Model;
 use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch};
 use serde::Serialize;
@@ -29,28 +32,42 @@ pub(crate) struct TasksOutcome {
     work: Work,
 }
 
-/// Reads the data of the tasks that are asked for, if any.
+/// Reads the data of the tasks that are asked for, if any, after fetching what no folder is named for.
 ///
 /// # Errors
 /// When data is missing or damaged, or the samples' file cannot be created.
-pub(crate) fn read(args: &ZeroShotArgs) -> Result<Option<Asked>> {
+pub(crate) fn read(args: &ZeroShotArgs, quiet: bool) -> Result<Option<Asked>> {
     let Some(tasks) = &args.tasks else { return Ok(None) };
-    let Some(dir) = &args.task_data else {
-        return Err(Error::Setting {
-            setting: "--tasks",
-            reason: "tasks need their data: name the folder that holds it with --task-data".into(),
-        });
-    };
     let options = TaskOptions {
         num_fewshot: args.num_fewshot,
         limit: args.limit,
     };
-    let runs = tasks.0.iter().map(|task| prepare(*task, dir, options));
+    let mut runs = Vec::with_capacity(tasks.0.len());
+    let mut hub = None;
+    for &task in &tasks.0 {
+        let files = match (&args.task_data, &mut hub) {
+            (Some(dir), _) => TaskFiles::in_folder(task, dir)?,
+            (None, Some(hub)) => fetch(task, options, hub)?,
+            (None, none) => fetch(task, options, none.insert(hub::open(quiet)?))?,
+        };
+        runs.push(prepare(task, &files, options)?);
+    }
     Ok(Some(Asked {
-        runs: runs.collect::<Result<_>>()?,
+        runs,
         options,
         log: args.log_samples.as_deref().map(AtomicFile::create).transpose()?,
     }))
+}
+
+/// The files of a task on the hub; that of its training split only where examples are drawn from it.
+fn fetch(task: Task, options: TaskOptions, hub: &mut Hub<'_>) -> Result<TaskFiles> {
+    let published = task.published();
+    let mut file = |name: &String| hub.file(&published.repo, name).map(TaskFile::from);
+    let training = published.training.as_ref().filter(|_| options.num_fewshot > 0);
+    Ok(TaskFiles {
+        evaluation: file(&published.evaluation)?,
+        training: training.map(file).transpose()?,
+    })
 }
 
 /// Answers the questions, and writes them down where that is asked for.

@@ -202,7 +202,8 @@ fn local(repo: &Repo) -> &'static str {
             "without a network, give --model the path of a folder with config.json, tokenizer and weights"
         }
         RepoKind::Dataset => {
-            "without a network, give the path of a local copy of the file (or NAME=PATH for a named data set)"
+            "without a network, give the path of a local copy of the file (or NAME=PATH for a named data set, --task-data DIR \
+             for --tasks)"
         }
     }
 }

@@ -27,3 +27,4 @@ mod statistics;
 #[cfg(unix)]
 mod terminal;
 mod zeroshot;
+mod zeroshot_hub;

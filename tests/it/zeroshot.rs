@@ -8,7 +8,7 @@ use std::path::PathBuf;
 const EVERY_TASK: usize = 11;
 
 /// A workspace with the tasks' data in the folder `data`.
-fn workspace() -> Workspace {
+pub(crate) fn workspace() -> Workspace {
     let workspace = Workspace::new();
     let from = fixture("eval/tasks");
     std::fs::create_dir(workspace.path("data")).unwrap();
@@ -24,7 +24,7 @@ fn eval(workspace: &Workspace, arguments: &str) -> Value {
     workspace.json(&format!("eval --task-data data --device flex {arguments}"))
 }
 
-fn samples(workspace: &Workspace, name: &str) -> Vec<Value> {
+pub(crate) fn samples(workspace: &Workspace, name: &str) -> Vec<Value> {
     let text = String::from_utf8(workspace.read(name)).unwrap();
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -217,14 +217,17 @@ fn what_cannot_be_answered() {
     std::fs::create_dir(workspace.path("long")).unwrap();
     workspace.write("long/piqa.jsonl", long.to_string().as_bytes());
     for (arguments, words) in [
-        ("--tasks rte", &["--tasks", "--task-data"][..]),
+        (
+            "--tasks rte",
+            &["nyu-mll/glue", "rte/validation", "HF_HUB_OFFLINE", "--task-data"][..],
+        ),
         (
             "--tasks rte,hellaswag --task-data data",
             &["hellaswag.jsonl", "hint:", "--task-data"],
         ),
         ("--tasks piqa --task-data data", &["piqa.jsonl", "line 1", "sol1"]),
         ("--tasks qnli --task-data data", &["qnli.jsonl", "no rows"]),
-        ("--tasks wnli --task-data data", &["wnli.jsonl.gz", "decompress"]),
+        ("--tasks wnli --task-data data", &["cannot read", "wnli.jsonl.gz"]),
         ("--tasks rte --task-data nowhere", &["nowhere", "rte.jsonl"]),
         ("--tasks rte --task-data data --limit 0", &["--limit"]),
         (

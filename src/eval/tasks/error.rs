@@ -17,15 +17,28 @@ pub enum TaskError {
         tried: Vec<String>,
     },
 
+    /// A file whose rows cannot be had.
+    #[error("`{}` cannot be read{place}: {reason}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Where in it, with a comma before; empty where that is not known.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A row that is no question of the task.
-    #[error("`{}`, line {line}: not a row of {task}: {reason}", file.display())]
+    #[error("`{}`, {unit} {number}: not a row of {task}: {reason}", file.display())]
     Row {
         /// The task's name.
         task: &'static str,
         /// The file.
         file: PathBuf,
+        /// `line`, or `row` of a parquet file.
+        unit: &'static str,
         /// Counted from 1.
-        line: usize,
+        number: usize,
         /// What is wrong with it.
         reason: String,
     },
@@ -67,10 +80,10 @@ impl TaskError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Missing { task, .. } => format!(
-                "save the rows of its data set there as {task}.jsonl, one JSON object a line with the data set's own \
-                 fields, and name the folder with --task-data"
+                "leave --task-data out to fetch the data from the hub; or save the rows of its data set there as {task}.jsonl, \
+                 one JSON object a line with the data set's own fields, or as {task}.parquet"
             ),
-            Self::Row { .. } => {
+            Self::Row { .. } | Self::Unreadable { .. } => {
                 "rows have the fields of the data set that the harness uses; docs/zero-shot.md lists them"
                     .into()
             }

@@ -2,16 +2,15 @@
 //! with Python's generator and the harness's seed.
 
 use super::python_random::PythonRandom;
-use super::{Row, Split, Task, TaskData, TaskError, task_data};
-use crate::error::{Error, Result};
-use std::path::Path;
+use super::{Row, Task, TaskData, TaskError, TaskFile, task_data};
+use crate::error::Result;
 
 /// `DEFAULT_OTHER_SEED` of the harness, which it seeds the draws of each task with.
 const SEED: u32 = 1234;
 
 /// Where examples come from.
 pub(super) struct Examples {
-    /// Training rows, or the evaluated ones where the folder has no training rows.
+    /// Training rows, or the evaluated ones where there are no training rows.
     pub(super) pool: TaskData,
     /// How many stand before a question.
     count: usize,
@@ -25,11 +24,15 @@ impl Examples {
     ///
     /// # Errors
     /// When it cannot be read, or has too few rows.
-    pub(super) fn new(task: Task, dir: &Path, evaluated: &TaskData, count: usize) -> Result<Self> {
-        let (pool, same) = match task_data(task, dir, Split::Training) {
-            Ok(pool) => (pool, false),
-            Err(Error::Task(TaskError::Missing { .. })) => (evaluated.clone(), true),
-            Err(error) => return Err(error),
+    pub(super) fn new(
+        task: Task,
+        training: Option<&TaskFile>,
+        evaluated: &TaskData,
+        count: usize,
+    ) -> Result<Self> {
+        let (pool, same) = match training {
+            Some(file) => (task_data(file)?, false),
+            None => (evaluated.clone(), true),
         };
         let one_more = same || !has_test_split(task);
         let rows = pool.rows.len();
@@ -49,15 +52,14 @@ impl Examples {
         })
     }
 
-    /// The examples of the next question.
-    pub(super) fn draw(&mut self, question: &Row) -> Vec<&Row> {
+    /// The examples of the next question, as indices of the pool's rows.
+    pub(super) fn draw(&mut self, question: &Row) -> Vec<usize> {
         let drawn = self
             .random
             .sample(self.pool.rows.len(), self.count + usize::from(self.one_more));
         drawn
             .into_iter()
-            .map(|index| &self.pool.rows[index])
-            .filter(|row| !self.one_more || row.fields != question.fields)
+            .filter(|index| !self.one_more || self.pool.rows[*index].fields != question.fields)
             .take(self.count)
             .collect()
     }

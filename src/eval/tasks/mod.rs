@@ -10,6 +10,7 @@
 mod error;
 
 mod data;
+mod published;
 mod question;
 
 mod fewshot;
@@ -19,9 +20,10 @@ mod encode;
 mod run;
 mod score;
 
-pub use data::{Row, Split, TaskData, task_data};
+pub use data::{Row, TaskData, TaskFile, TaskFiles, task_data};
 pub use encode::PairEncoder;
 pub use error::TaskError;
+pub use published::PublishedTask;
 pub use question::Question;
 pub use run::{TaskOptions, TaskOutcome, TaskRun, evaluate, prepare};
 pub use score::{Sample, TaskScores};

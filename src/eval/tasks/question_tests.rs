@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::eval::tasks::{TaskOptions, prepare};
+use crate::eval::tasks::{TaskFiles, TaskOptions, prepare};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,8 @@ fn requests_are_the_harness_requests() {
             num_fewshot: run["num_fewshot"].as_u64().unwrap() as usize,
             limit: None,
         };
-        let found = prepare(task, &folder(), options).unwrap().requests();
+        let files = TaskFiles::in_folder(task, &folder()).unwrap();
+        let found = prepare(task, &files, options).unwrap().requests();
         let items = run["items"].as_array().unwrap();
         assert_eq!(found.len(), items.len());
         for (found, item) in found.iter().zip(items) {
@@ -37,7 +38,7 @@ fn requests_are_the_harness_requests() {
 
 fn ask(task: Task, row: Value) -> Result<Question, String> {
     let Value::Object(fields) = row else { panic!() };
-    Question::new(task, &Row { fields, line: 1 })
+    Question::new(task, &Row { fields, number: 1 })
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use super::encode::EncodeError;
 use super::fewshot::Examples;
-use super::{PairEncoder, Question, Row, Sample, Split, Task, TaskData, TaskError, TaskScores, task_data};
+use super::{
+    PairEncoder, Question, Row, Sample, Task, TaskData, TaskError, TaskFiles, TaskScores, task_data,
+};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::eval::{Request, Work, loglikelihoods};
@@ -11,7 +13,7 @@ use fista_pruner_backends::SolverOps;
 use fista_pruner_models::Decoder;
 use rayon::prelude::*;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What is asked of every task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,7 +48,7 @@ pub struct TaskOutcome {
     pub scores: TaskScores,
     /// Solved examples before each question.
     pub num_fewshot: usize,
-    /// The data file.
+    /// The data file; of the hub, `ORG/NAME@COMMIT:FILE`.
     pub data: PathBuf,
     /// SHA-256 in hex of its bytes.
     pub data_sha256: String,
@@ -58,33 +60,32 @@ pub struct TaskOutcome {
     pub samples: Vec<Sample>,
 }
 
-/// Reads a task's questions from a folder and draws their examples.
+/// Reads a task's questions and draws their examples.
 ///
 /// # Errors
 /// [`TaskError`] and what makes a file unreadable.
-pub fn prepare(task: Task, dir: &Path, options: TaskOptions) -> Result<TaskRun> {
+pub fn prepare(task: Task, files: &TaskFiles, options: TaskOptions) -> Result<TaskRun> {
     if options.limit == Some(0) {
         return Err(Error::Setting {
             setting: "--limit",
             reason: "must be at least 1".into(),
         });
     }
-    let data = task_data(task, dir, Split::Evaluation)?;
+    let data = task_data(&files.evaluation)?;
     let mut examples = match options.num_fewshot {
         0 => None,
-        count => Some(Examples::new(task, dir, &data, count)?),
+        count => Some(Examples::new(task, files.training.as_ref(), &data, count)?),
     };
     let limit = options.limit.unwrap_or(usize::MAX);
     let mut questions = Vec::with_capacity(data.rows.len().min(limit));
     for row in data.rows.iter().take(limit) {
         let mut before = String::new();
         if let Some(examples) = &mut examples {
-            let file = examples.pool.file.clone();
             for example in examples.draw(row) {
-                before += &question(task, &file, example)?.example();
+                before += &question(task, &examples.pool, &examples.pool.rows[example])?.example();
             }
         }
-        questions.push((question(task, &data.file, row)?, before));
+        questions.push((question(task, &data, row)?, before));
     }
     let TaskData { file, sha256, .. } = data;
     Ok(TaskRun {
@@ -97,12 +98,13 @@ pub fn prepare(task: Task, dir: &Path, options: TaskOptions) -> Result<TaskRun> 
     })
 }
 
-fn question(task: Task, file: &Path, row: &Row) -> Result<Question> {
+fn question(task: Task, data: &TaskData, row: &Row) -> Result<Question> {
     Question::new(task, row).map_err(|reason| {
         TaskError::Row {
             task: task.name(),
-            file: file.to_path_buf(),
-            line: row.line,
+            file: data.file.clone(),
+            unit: data.unit(),
+            number: row.number,
             reason,
         }
         .into()

@@ -40,7 +40,7 @@ pub(super) fn section(operators: &[OperatorReport]) -> Markup {
             p.note {
                 (origin(operators))
                 @if let Some(first) = operators.first().filter(|_| columns.prefix > 0) {
-                    "Their names begin with " code { (first.name[..columns.prefix]) } ". "
+                    "Their names begin with " code { (first.name[..columns.prefix - 1]) } ". "
                 }
                 "Steps are those of the method, polish steps are conjugate-gradient steps on the final support"
                 @if columns.start { ", start is the error of the warm start" }
