@@ -6,11 +6,11 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::ops::Range;
 
-/// Strips of a matrix: one in eight of the work lies below the diagonal, and each strip is a product large enough for a
+/// Strips of a matrix: one in seventeen of the work lies below the diagonal, and each strip is a product large enough for a
 /// device to be at its best with.
-const STRIPS: usize = 8;
+const STRIPS: usize = 16;
 /// Rows below which a strip does not pay.
-const MIN_ROWS: usize = 256;
+const MIN_ROWS: usize = 128;
 /// Elements that a strip may have: 128 MiB, what any wgpu device binds at once.
 const MAX_ELEMENTS: usize = 1 << 25;
 
