@@ -32,7 +32,7 @@ mod selection;
 
 pub use border::{border_bin, size_bin};
 pub use device::{DeviceKind, DeviceSpec};
-pub use dispatch::{DeviceJob, dispatch, open, open_default};
+pub use dispatch::{DeviceJob, dispatch, dispatch_opened, open, open_default};
 pub use error::DeviceError;
 pub use gram::GramSum;
 pub use ops::{ConjugateState, SolverOps, SplittingStep};
