@@ -7,6 +7,8 @@ use fista_pruner_models::{Decoder, OperatorSpec};
 
 /// The program itself, its threads and its tokenizer.
 const PROCESS: u64 = 60_000_000;
+/// One in so many bytes is free memory that the allocator holds for the next tensor.
+const SLACK: u64 = 10;
 /// Of an element on a device.
 const F32: u64 = size_of::<f32>() as u64;
 
@@ -66,7 +68,8 @@ impl Bytes {
             0
         };
         if room.device_is_host {
-            let all = most(|phase| phase.device + phase.host) + PROCESS;
+            let live = most(|phase| phase.device + phase.host);
+            let all = live + live / SLACK + PROCESS;
             return Self {
                 device: all,
                 host: all,
@@ -135,8 +138,19 @@ impl Shapes<'_> {
             .map(|o| o.in_features.max(o.out_features))
             .max()
             .unwrap_or(0) as u64;
-        // Gate, up, their product; queries, keys, values and scores are less, or computed a sequence at a time.
-        tokens * (3 * widest + 4 * self.hidden())
+        // Gate, up and their product, and what attention makes of a sequence on every core, or of a block on a device.
+        tokens * (3 * widest + 4 * self.hidden()) + self.scores()
+    }
+
+    /// Attention's scores and two temporaries of their size; the blocks are bounded as in `fista_pruner_models`.
+    fn scores(&self) -> u64 {
+        let heads = self.decoder.config().num_heads() as u64;
+        let sequence = heads * (self.room.window as u64).pow(2);
+        3 * if self.room.device_is_host {
+            sequence.min(4 << 20) * rayon::current_num_threads() as u64
+        } else {
+            (sequence * (self.config.batch_tokens / self.room.window.max(1)).max(1) as u64).min(16 << 20)
+        }
     }
 
     /// The weights of a layer, and again those that are pruned.
@@ -153,7 +167,7 @@ impl Shapes<'_> {
         dense + pruned
     }
 
-    /// Embedding or head: the table, as it is stored and as it is used, beside the hidden states.
+    /// Embedding or head: the table, as it is stored, read and used, and a head's logits, beside the hidden states.
     fn table(&self, head: bool) -> Phase {
         let tensors = if head {
             self.decoder.head_tensors()
@@ -171,7 +185,12 @@ impl Shapes<'_> {
         };
         let mut phase = self.kept(states);
         phase.device += table;
-        phase.host += table / 2;
+        phase.host += 2 * table + table / 2;
+        if head {
+            let vocabulary = self.decoder.config().vocab_size() as u64;
+            // Logits and two temporaries.
+            phase.device += 3 * (self.config.batch_tokens as u64 * vocabulary).min(32 << 20);
+        }
         phase
     }
 

@@ -5,9 +5,10 @@ use crate::config::{Method, PruneConfig};
 use crate::error::Result;
 use crate::eval::Along;
 use crate::model::Model;
-use crate::prune::{Source, StateStore, one_layer};
+use crate::prune::{Source, StateStore, one_layer, selected};
 use fista_pruner_backends::{DeviceJob, SolverOps};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Seconds of a run's stages.
@@ -56,10 +57,19 @@ impl DeviceJob for Probe<'_> {
         let mut quick = self.config.clone();
         quick.solver.method = Method::Magnitude;
         quick.solver.polish = 0;
+        let mut chosen = self.config.clone();
+        if let Some(operator) = selected(&self.model.decoder, self.config).first()
+            && operator.layer > 0
+        {
+            // The first layer stands for those that are pruned.
+            (chosen.targets, chosen.ignore) = (None, None);
+            quick.targets = None;
+            quick.ignore = None;
+        }
         // Once for nothing: threads start, kernels are compiled, memory is fetched.
         one_layer::<B>(source(1), &quick, device)?;
         let one = one_layer::<B>(source(1), &quick, device)?;
-        let some = one_layer::<B>(source(BATCHES), self.config, device)?;
+        let some = one_layer::<B>(source(BATCHES), &chosen, device)?;
         let batches = |windows: usize| windows.div_ceil(in_batch) as f64;
         let more = batches(source(BATCHES).windows.len()) - 1.0;
         let each = if more > 0.0 {
@@ -68,7 +78,12 @@ impl DeviceJob for Probe<'_> {
             0.0
         };
         let fixed = (one.statistics - each).max(0.0);
-        let layers = self.room.layers.len() as f64;
+        let pruned: BTreeSet<usize> = selected(&self.model.decoder, self.config)
+            .into_iter()
+            .map(|operator| operator.layer)
+            .filter(|layer| self.room.layers.contains(layer))
+            .collect();
+        let layers = pruned.len() as f64;
         let mut planned = PlannedSeconds {
             statistics: layers * (fixed + each * batches(self.windows.len())),
             solver: layers * some.solver,
@@ -76,8 +91,9 @@ impl DeviceJob for Probe<'_> {
         };
         let forward = forward::<B>(source(1), device)?;
         let per_token = forward / (source(1).windows.len() * window) as f64;
-        // The dense pass up to the first layer of a shard.
-        planned.statistics += self.room.layers.start as f64 * per_token * self.room.tokens as f64;
+        // Layers that are only passed through: before a shard's first, and those without an operator to prune.
+        let passed = self.room.layers.end as f64 - layers;
+        planned.statistics += passed * per_token * self.room.tokens as f64;
         let whole = self.model.decoder.config().num_layers() as f64;
         planned.evaluation = 2.0 * whole * per_token * self.room.evaluation_tokens as f64;
         if self.room.evaluation_tokens > 0 {

@@ -133,7 +133,7 @@ fn another_run_is_not_gone_on_with() {
     workspace.ids("other.safetensors", 3, 32);
     let run = "prune --model model --calibration ids.safetensors --output out --progress jsonl";
     kill(&workspace, run);
-    let resume = format!("{run} --resume");
+    let resume = format!("{} --resume", run.replace("--progress jsonl", ""));
     let cases = [
         ("--sparsity 2:4", "settings.sparsity"),
         ("--seed 7", "settings.seed: 0 there, 7 here"),
@@ -205,7 +205,7 @@ fn a_run_that_may_be_resumed_stays_when_it_is_interrupted() {
             .iter()
             .any(|name| name.starts_with('.'))
     );
-    workspace.refuse(&line, &["exists"]);
+    workspace.refuse(&line.replace("--progress jsonl", ""), &["exists"]);
 }
 
 /// What a process that was killed while it copied the checkpoint has left is no run.

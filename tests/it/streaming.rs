@@ -72,7 +72,7 @@ fn several_devices_give_the_bytes_of_one() {
 fn a_failure_on_one_of_several_devices_ends_the_run() {
     let workspace = Workspace::with("smollm2-style");
     workspace.edit("model/model.safetensors", |weights| {
-        weights.set("model.layers.1.mlp.down_proj.weight", [5], f64::INFINITY);
+        weights.set("model.layers.1.mlp.down_proj.weight", [5], f32::INFINITY);
     });
     let line = format!("{PRUNE} --output out --device flex,flex");
     workspace.refuse(&line, &["model.layers.1.mlp.down_proj"]);
