@@ -109,6 +109,7 @@ pub(crate) mod generic {
 }
 
 #[cfg(all(test, feature = "flex"))]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
     use burn::backend::Flex;

@@ -231,11 +231,11 @@ pub fn prune_branches<B: SolverOps>(
     let to_come = operators_by_layer(source.decoder, &configs);
     let different_tokens = source.different_tokens();
     let mut elsewhere = 0.0;
-    for layer in 0..end {
+    for (layer, operators) in to_come.into_iter().enumerate().take(end) {
         observer.event(Event::Layer {
             layer,
             layers: end,
-            operators: if layer < start { 0 } else { to_come[layer] },
+            operators: if layer < start { 0 } else { operators },
         });
         let dense = source.decoder.layer::<B>(layer, source.checkpoint, device)?;
         if layer < start {
