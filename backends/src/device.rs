@@ -61,9 +61,14 @@ impl DeviceKind {
         }
     }
 
+    /// Whether it is the host itself, whose memory it computes in.
+    pub const fn is_host(self) -> bool {
+        matches!(self, Self::Flex | Self::NdArray)
+    }
+
     /// Whether there can be several of it, told apart by an index.
     const fn indexed(self) -> bool {
-        !matches!(self, Self::Flex | Self::NdArray)
+        !self.is_host()
     }
 }
 

@@ -21,6 +21,14 @@ pub trait DeviceJob {
 /// When the device was not compiled in, is not there, or fails its self-check.
 pub fn dispatch<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceError> {
     open(spec)?;
+    dispatch_opened(spec, job)
+}
+
+/// Runs `job` on a device that [`open`] has opened before; for threads, as opening is nothing for two at once.
+///
+/// # Errors
+/// When the device was not compiled in.
+pub fn dispatch_opened<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceError> {
     run_on(spec, job)
 }
 

@@ -106,6 +106,7 @@ fn one_pass<B: SolverOps>(
         observer.event(Event::Step);
     }
     observer.event(Event::Working { on: "head" });
+    let hidden = hidden.into_iter().map(Ok);
     let window_nll = head_nll::<B>((checkpoint, decoder), hidden, windows, batch_tokens, device)?;
     observer.event(Event::Step);
     Ok(window_nll)
@@ -118,17 +119,15 @@ fn one_pass<B: SolverOps>(
 /// When a tensor cannot be read, or the device fails.
 pub(crate) fn head_nll<B: SolverOps>(
     (checkpoint, decoder): (&Checkpoint, &Decoder),
-    hidden: Vec<Tensor<B, 3>>,
+    hidden: impl Iterator<Item = Result<Tensor<B, 3>>>,
     windows: &[Vec<u32>],
     batch_tokens: usize,
     device: &B::Device,
 ) -> Result<Vec<f64>> {
     let head = decoder.head::<B>(checkpoint, device)?;
     let mut window_nll = Vec::with_capacity(windows.len());
-    for (hidden, ids) in hidden
-        .into_iter()
-        .zip(token_batches::<B>(windows, batch_tokens, device))
-    {
+    for (hidden, ids) in hidden.zip(token_batches::<B>(windows, batch_tokens, device)) {
+        let hidden = hidden?;
         let [batch, tokens, width] = hidden.dims();
         let predicting = hidden.slice([0..batch, 0..tokens - 1, 0..width]);
         let targets: Tensor<B, 2, Int> = ids.slice([0..batch, 1..tokens]);

@@ -23,8 +23,11 @@ pub struct Paths {
     /// Empty for every layer.
     include: Vec<String>,
     exclude: Vec<String>,
-    predicates: Vec<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
+    predicates: Vec<Predicate>,
 }
+
+/// Whether the layer of a path is chosen.
+type Predicate = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 impl fmt::Debug for Paths {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -149,7 +149,7 @@ pub(super) fn run<B: SolverOps>(
         for operator in &run.operators {
             sink.weight(&operator.tensor, &operator.values, &operator.keep)?;
         }
-        sink.layer_done(layer)?;
+        sink.layer_done(layer, &[])?;
         if layer >= resumed {
             progress.layer_done(layer, &run.operators, curves)?;
         }

@@ -75,9 +75,11 @@ pub use config::{BlockConfig, Recovery, SppConfig, SubspaceConfig, ZerothConfig}
 pub use report::{Curve, FILE_NAME, Recovered, RecoveryEvaluation, RecoveryReport, VERSION};
 
 use crate::error::{Error, Result};
+use crate::eval::head_nll;
 use crate::model::Model;
 use crate::progress::Observer;
-use crate::prune::{Source, WeightSink, embed};
+use crate::prune::{WeightSink, token_batches};
+use crate::report::OperatorReport;
 use burn::tensor::Tensor;
 use directions::Space;
 use fista_pruner_backends::SolverOps;
@@ -176,19 +178,30 @@ fn check_same_shape(pruned: &Model, dense: &Model) -> Result<()> {
     })
 }
 
+/// Tokens of a batch of one window: fewer than any window has.
+const ONE_WINDOW: usize = 1;
+
 /// Hidden states `[1, tokens, hidden]`, a window each.
 type Hidden<B> = Vec<Tensor<B, 3>>;
 
 /// What enters the first layer.
 fn window_states<B: SolverOps>(model: &Model, windows: &[Vec<u32>], device: &B::Device) -> Result<Hidden<B>> {
-    let source = Source {
-        checkpoint: &model.checkpoint,
-        decoder: &model.decoder,
-        windows,
-        // A window at a time.
-        batch_tokens: 1,
-    };
-    embed::<B>(&source, device)
+    let embedding = model.decoder.embedding::<B>(&model.checkpoint, device)?;
+    let batches = token_batches::<B>(windows, ONE_WINDOW, device);
+    Ok(batches.map(|ids| embedding.forward(ids, 0)).collect())
+}
+
+/// The mean negative log-likelihood of windows, from the hidden states after the last layer.
+fn mean_nll<B: SolverOps>(
+    model: &Model,
+    hidden: Hidden<B>,
+    windows: &[Vec<u32>],
+    device: &B::Device,
+) -> Result<f64> {
+    let parts = (&model.checkpoint, &model.decoder);
+    let hidden = hidden.into_iter().map(Ok);
+    let nll = head_nll::<B>(parts, hidden, windows, ONE_WINDOW, device)?;
+    Ok(nll.iter().sum::<f64>() / nll.len().max(1) as f64)
 }
 
 /// Counts what goes into a sink.
@@ -218,7 +231,7 @@ impl WeightSink for Counting<'_> {
         self.sink.weight(name, values, keep)
     }
 
-    fn layer_done(&mut self, layer: usize) -> Result<()> {
-        self.sink.layer_done(layer)
+    fn layer_done(&mut self, layer: usize, operators: &[OperatorReport]) -> Result<()> {
+        self.sink.layer_done(layer, operators)
     }
 }

@@ -11,9 +11,8 @@ use super::gradient::{Tracked, Wanted, each, each_gradient, gradients};
 use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::{batches, warm_cosine};
-use super::{Hidden, Job, finite, window_states};
+use super::{Hidden, Job, finite, mean_nll, window_states};
 use crate::error::{Error, Result};
-use crate::eval::head_nll;
 use crate::progress::{Event, Observer};
 use crate::prune::WeightSink;
 use crate::solver::download;
@@ -262,14 +261,7 @@ impl<'a, B: SolverOps> Run<'a, B> {
             let (layer, _) = self.layer(layer, stored)?;
             hidden = each::<B, _, _>(self.device, hidden, |h| Ok(layer.forward(h)))?;
         }
-        let nll = head_nll::<B>(
-            (&model.checkpoint, &model.decoder),
-            hidden,
-            windows,
-            1,
-            self.device,
-        )?;
-        Ok(nll.iter().sum::<f64>() / nll.len().max(1) as f64)
+        mean_nll(model, hidden, windows, self.device)
     }
 
     /// One step of AdamW on these windows.
@@ -399,7 +391,7 @@ impl<'a, B: SolverOps> Run<'a, B> {
                 };
                 sink.weight(&operator.tensor, &values, &operator.keep)?;
             }
-            sink.layer_done(layer)?;
+            sink.layer_done(layer, &[])?;
         }
         Ok(())
     }

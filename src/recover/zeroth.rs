@@ -13,10 +13,9 @@ use super::gradient::each;
 use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::batches;
-use super::{Hidden, Job, finite, window_states};
+use super::{Hidden, Job, finite, mean_nll, window_states};
 use crate::checkpoint::{Checkpoint, StoredDtype};
 use crate::error::{Error, Result};
-use crate::eval::head_nll;
 use crate::progress::{Event, Observer};
 use crate::prune::WeightSink;
 use burn::tensor::TensorData;
@@ -215,12 +214,10 @@ impl<B: SolverOps> Run<'_, B> {
                 *path = each::<B, _, _>(self.device, std::mem::take(path), |h| Ok(layer.forward(h)))?;
             }
         }
-        let parts = (&model.checkpoint, &model.decoder);
-        let mean = |path: Hidden<B>| -> Result<f64> {
-            let nll = head_nll::<B>(parts, path, windows, 1, self.device)?;
-            Ok(nll.iter().sum::<f64>() / nll.len().max(1) as f64)
-        };
-        paths.into_iter().map(mean).collect()
+        paths
+            .into_iter()
+            .map(|path| mean_nll(model, path, windows, self.device))
+            .collect()
     }
 
     fn directions(&self, step: usize, operators: &[Operator], values: &[Vec<f32>]) -> Vec<Vec<f32>> {
@@ -280,7 +277,7 @@ impl<B: SolverOps> Run<'_, B> {
                     sink.weight(&operator.tensor, values, &operator.keep)?;
                 }
             }
-            sink.layer_done(layer)?;
+            sink.layer_done(layer, &[])?;
         }
         Ok(())
     }

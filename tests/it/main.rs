@@ -23,9 +23,14 @@ mod progress;
 mod recover;
 mod report;
 #[cfg(unix)]
+mod resume;
+mod shards;
+#[cfg(unix)]
 mod signals;
 mod smollm2;
 mod solver;
+mod statistics;
+mod streaming;
 #[cfg(unix)]
 mod terminal;
 mod zeroshot;

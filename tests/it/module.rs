@@ -499,9 +499,12 @@ fn half_precision_weights() {
     let x = Tensor::<Device, 2>::random([64, 16], Distribution::Default, &device).cast(DType::BF16);
     let config = config(Pattern::NOfM { n: 2, m: 4 }, Correction::None);
     let dense = linear.weight.val();
-    let (pruned, report) = prune(linear, &[x.clone()], &config, |linear, x, recorder| {
-        recorder.apply(linear, x.clone())
-    })
+    let (pruned, report) = prune(
+        linear,
+        std::slice::from_ref(&x),
+        &config,
+        |linear, x, recorder| recorder.apply(linear, x.clone()),
+    )
     .unwrap();
     let after = pruned.weight.val();
     assert_eq!(after.dtype(), DType::BF16);
@@ -665,7 +668,7 @@ fn inputs_of_the_wrong_width_are_errors() {
     };
     wrong(prune(
         linear.clone(),
-        &[narrow.clone()],
+        std::slice::from_ref(&narrow),
         &half,
         |linear, x, recorder| {
             assert_eq!(recorder.apply(linear, x.clone()).dims(), [2, 3, 5]);
@@ -701,7 +704,7 @@ fn ambiguous_modules_are_errors() {
         } else {
             28
         };
-        net.forward(batch.clone().slice([0..rows]), recorder)
+        net.forward(batch.clone().slice_dim(0, 0..rows), recorder)
     });
     assert!(matches!(
         module_error(result),

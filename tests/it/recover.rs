@@ -9,6 +9,7 @@ use fista_pruner::prune::WeightSink;
 use fista_pruner::recover::{
     BlockConfig, Job, Recovered, Recovery, SppConfig, SubspaceConfig, ZerothConfig, recover,
 };
+use fista_pruner::report::OperatorReport;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -61,7 +62,7 @@ impl WeightSink for Collect {
         Ok(())
     }
 
-    fn layer_done(&mut self, layer: usize) -> Result<()> {
+    fn layer_done(&mut self, layer: usize, _: &[OperatorReport]) -> Result<()> {
         match self.fails_at {
             Some(at) if at == layer => Err(Error::Internal {
                 what: "a full disk".into(),
