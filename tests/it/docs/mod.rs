@@ -121,6 +121,7 @@ fn flags_in_sentences_exist() {
         "mask apply",
         "verify",
         "report",
+        "merge",
         "completions",
         "man",
     ] {
