@@ -148,3 +148,92 @@ fn the_plan_knows_the_memory() {
         );
     }
 }
+
+/// The plan of LLaMA-3-70B on a GPU, from a checkpoint that has its shapes and holes for weights.
+#[test]
+#[cfg(unix)]
+fn a_layer_of_70b_fits_a_40_gb_device() {
+    use fista_pruner::config::{Propagation, PruneConfig, SolverConfig};
+    use fista_pruner::model::Model;
+    use fista_pruner::pattern::Pattern;
+    use fista_pruner::plan::{Room, StatePlace, plan};
+    use serde_json::json;
+    use std::io::Write;
+
+    const LAYERS: usize = 80;
+    let workspace = Workspace::new();
+    std::fs::create_dir(workspace.path("model")).unwrap();
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": LAYERS,
+        "num_attention_heads": 64, "num_key_value_heads": 8, "rms_norm_eps": 1e-5,
+        "rope_theta": 500_000.0, "vocab_size": 128_256, "max_position_embeddings": 8192,
+        "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false,
+    });
+    workspace.write("model/config.json", config.to_string().as_bytes());
+    let mut tensors = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![128_256, 8192]),
+        ("lm_head.weight".to_owned(), vec![128_256, 8192]),
+        ("model.norm.weight".to_owned(), vec![8192]),
+    ];
+    for layer in 0..LAYERS {
+        for (name, shape) in [
+            ("self_attn.q_proj", vec![8192, 8192]),
+            ("self_attn.k_proj", vec![1024, 8192]),
+            ("self_attn.v_proj", vec![1024, 8192]),
+            ("self_attn.o_proj", vec![8192, 8192]),
+            ("mlp.gate_proj", vec![28672, 8192]),
+            ("mlp.up_proj", vec![28672, 8192]),
+            ("mlp.down_proj", vec![8192, 28672]),
+            ("input_layernorm", vec![8192]),
+            ("post_attention_layernorm", vec![8192]),
+        ] {
+            tensors.push((format!("model.layers.{layer}.{name}.weight"), shape));
+        }
+    }
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), json!({ "format": "pt" }));
+    let mut end = 0u64;
+    for (name, shape) in tensors {
+        let start = end;
+        end += 2 * shape.iter().product::<u64>();
+        header.insert(
+            name,
+            json!({ "dtype": "BF16", "shape": shape, "data_offsets": [start, end] }),
+        );
+    }
+    let header = serde_json::Value::from(header).to_string();
+    let mut file = std::fs::File::create(workspace.path("model/model.safetensors")).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    // No bytes on the disk, only a length.
+    file.set_len(8 + header.len() as u64 + end).unwrap();
+
+    let model = Model::open(&workspace.path("model")).unwrap();
+    let config = PruneConfig {
+        pattern: Pattern::unstructured(0.5).unwrap(),
+        patterns: Default::default(),
+        solver: SolverConfig::best(None),
+        propagation: Propagation::INTRA,
+        targets: None,
+        ignore: None,
+        batch_tokens: PruneConfig::BATCH_TOKENS,
+    };
+    let at = |states: StatePlace| {
+        let room = Room {
+            tokens: 128 * 2048,
+            evaluation_tokens: 0,
+            window: 2048,
+            layers: 0..LAYERS,
+            device_is_host: false,
+            states,
+        };
+        plan(&model.checkpoint, &model.decoder, &config, &room).unwrap()
+    };
+    let (device, host, disk) = (at(StatePlace::Device), at(StatePlace::Host), at(StatePlace::Disk));
+    assert!(host.device_bytes < 40_000_000_000, "{:e}", host.device_bytes);
+    assert_eq!(host.device_bytes, disk.device_bytes);
+    // Two paths of the widest input and the residual, in f32.
+    assert_eq!(disk.activation_disk_bytes, 4 * 2 * 128 * 2048 * (28672 + 8192));
+    assert!(device.device_bytes > host.device_bytes + disk.activation_disk_bytes / 2);
+}

@@ -122,6 +122,7 @@ fn flags_in_sentences_exist() {
         "mask apply",
         "verify",
         "report",
+        "merge",
         "completions",
         "man",
     ] {
