@@ -123,6 +123,7 @@ fn flags_in_sentences_exist() {
         "verify",
         "report",
         "merge",
+        "recover",
         "completions",
         "man",
     ] {
