@@ -31,6 +31,7 @@ pub mod solver;
 pub mod allocation;
 mod atomic_file;
 pub mod compare;
+mod limits;
 pub mod plan;
 pub mod progress;
 pub mod prune;

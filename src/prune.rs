@@ -11,6 +11,7 @@
 use crate::checkpoint::{Checkpoint, StoredDtype, round_to};
 use crate::config::{LayerInput, PruneConfig};
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::progress::{Event, Observer};
 use crate::report::OperatorReport;
 use crate::solver::{self, LayerProblem, Solution};
@@ -172,9 +173,11 @@ pub fn prune_branches<B: SolverOps>(
     observer: &mut dyn Observer,
     after_layer: &mut AfterLayer<'_, B>,
 ) -> Result<(Vec<BranchOutcome>, f64)> {
+    let limits = Limits::of::<B>(source.decoder, device)?;
     for branch in &branches {
         branch.config.solver.validate()?;
         check_selection(source.decoder, branch.config)?;
+        limits.grams(&selected(source.decoder, branch.config))?;
     }
     let started = Instant::now();
     let layers = source.decoder.config().num_layers();
@@ -236,6 +239,7 @@ pub(crate) fn survey<B: SolverOps>(
     mut each: impl FnMut(usize, &LayerProblem<B>) -> Result<()>,
 ) -> Result<()> {
     check_selection(source.decoder, config)?;
+    Limits::of::<B>(source.decoder, device)?.grams(&selected(source.decoder, config))?;
     let layers = source.decoder.config().num_layers();
     observer.event(Event::Stage {
         name: "survey of the dense layers",
@@ -305,8 +309,10 @@ type States<B> = Vec<LayerState<B>>;
 
 /// The model's hidden states before the first layer.
 pub(crate) fn embed<B: SolverOps>(source: &Source<'_>, device: &B::Device) -> Result<Hidden<B>> {
+    let limits = Limits::of::<B>(source.decoder, device)?;
+    let batch_tokens = limits.batch_tokens(source.batch_tokens, source.windows)?;
     let embedding = source.decoder.embedding::<B>(source.checkpoint, device)?;
-    Ok(token_batches(source.windows, source.batch_tokens, device)
+    Ok(token_batches(source.windows, batch_tokens, device)
         .map(|ids| embedding.forward(ids, 0))
         .collect())
 }

@@ -61,6 +61,12 @@ impl DeviceKind {
         }
     }
 
+    /// Whether wgpu finds it.
+    #[cfg(feature = "wgpu")]
+    pub(crate) const fn through_wgpu(self) -> bool {
+        matches!(self, Self::Wgpu | Self::Vulkan | Self::Metal)
+    }
+
     /// Whether there can be several of it, told apart by an index.
     const fn indexed(self) -> bool {
         !matches!(self, Self::Flex | Self::NdArray)

@@ -20,13 +20,16 @@
 //! # Ok::<(), fista_pruner_backends::DeviceError>(())
 //! ```
 
+mod adapters;
 mod border;
+mod cube;
 mod device;
 mod dispatch;
 mod error;
 mod flex;
 mod ops;
 mod selection;
+mod self_check;
 
 pub use border::{border_bin, size_bin};
 pub use device::{DeviceKind, DeviceSpec};

@@ -93,7 +93,7 @@ impl<'a, B: SolverOps> Along<'a, B> {
             .into_iter()
             .map(|path| {
                 let model = (source.checkpoint, source.decoder);
-                head_nll::<B>(model, path, source.windows, source.batch_tokens, device)
+                head_nll::<B>(model, path, source.windows, device)
             })
             .collect()
     }
