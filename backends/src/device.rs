@@ -67,8 +67,8 @@ impl DeviceKind {
         matches!(self, Self::Wgpu | Self::Vulkan | Self::Metal)
     }
 
-    /// Whether there can be several of it, told apart by an index.
-    const fn indexed(self) -> bool {
+    /// Whether it computes beside the CPU, and there can be several of it, told apart by an index.
+    pub(crate) const fn is_gpu(self) -> bool {
         !matches!(self, Self::Flex | Self::NdArray)
     }
 }
@@ -107,7 +107,7 @@ impl FromStr for DeviceSpec {
             .into_iter()
             .find(|kind| kind.name() == name)
             .ok_or_else(unknown)?;
-        if index.is_some() && !kind.indexed() {
+        if index.is_some() && !kind.is_gpu() {
             return Err(unknown());
         }
         Ok(Self { kind, index })

@@ -21,10 +21,19 @@ pub trait DeviceJob {
 /// Runs `job` on the device that `spec` names, after [`open`].
 ///
 /// # Errors
-/// When the device was not compiled in, is not there, or fails its self-check.
+/// When the device was not compiled in, is not there, fails its self-check, or gives up in the middle of the work: what burn
+/// makes a panic of, such as memory that a GPU does not have, is an error too.
 pub fn dispatch<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceError> {
     open(spec)?;
-    run_on(spec, job)
+    if !spec.kind.is_gpu() {
+        return run_on(spec, job);
+    }
+    catch_unwind(AssertUnwindSafe(|| run_on(spec, job))).unwrap_or_else(|panic| {
+        Err(DeviceError::Failed {
+            device: spec.to_string(),
+            reason: panic_text(panic.as_ref()),
+        })
+    })
 }
 
 /// Opens a device and checks that it computes known results rightly.

@@ -33,6 +33,14 @@ pub enum DeviceError {
         /// What differed.
         reason: String,
     },
+    /// The device gave up in the middle of the work.
+    #[error("the device `{device}` failed: {reason}")]
+    Failed {
+        /// The device asked for.
+        device: String,
+        /// What it said.
+        reason: String,
+    },
 }
 
 impl DeviceError {
@@ -51,6 +59,10 @@ impl DeviceError {
                 DeviceKind::Cuda => "`nvidia-smi` lists the GPUs; without one choose another --device".to_owned(),
                 _ => "choose another --device".to_owned(),
             }),
+            Self::Failed { .. } => Some(
+                "`--dry-run` says how much memory a run takes; fewer --samples, or a shorter --seq-len, take less"
+                    .to_owned(),
+            ),
             Self::SelfCheck { .. } => Some(
                 "the driver or its libraries are broken or do not fit each other: update them, or choose another --device"
                     .to_owned(),

@@ -1,7 +1,8 @@
 //! [`SolverOps`] on every GPU that CubeCL compiles for: CUDA, ROCm, and what wgpu finds.
 //!
-//! burn records element-wise operations and runs each chain of them as one kernel, so that the default bodies of the
-//! proximal step and of the extrapolation are one pass over memory each. Selections have kernels of their own, which give the
+//! burn records element-wise operations and runs each chain of them as one kernel: the default bodies of a proximal step and
+//! of the extrapolation after it are a single pass over memory, or part of the product before them. `BURN_FUSION_LOG=full`
+//! shows that (`fused ElementWise (7 ops)`, `fused Matmul`) for `tests/devices/operations.rs`. Selections have kernels of their own, which give the
 //! entries that [Flex](crate::flex) gives, and so has the compensated sum, which compilers of shaders would rearrange.
 #![cfg(feature = "cube")]
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 #![cfg(feature = "flex")]
 
+mod failure;
 mod operations;
 mod present;
 mod selection;
