@@ -1,5 +1,5 @@
-//! What does not fit one tensor of the device, found out before any work. Graphics drivers bind buffers of a certain size only,
-//! from 128 MB up, however much memory there is.
+//! What does not fit one tensor of the device, found out before any work. Graphics drivers bind buffers of a certain size
+//! only, from 128 MB up, however much memory there is.
 //!
 //! What can be cut up is: token batches here, the head by vocabulary and attention by blocks in the decoders. A layer's
 //! weight, a Gram matrix or a single window cannot.

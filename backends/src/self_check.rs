@@ -1,8 +1,9 @@
 //! What a device must compute rightly before it is trusted: failures of a GPU's driver or run-time compiler can be silent,
 //! and the work would go on with garbage.
 //!
-//! [`Computed::on`] computes a few small things on the device, [`Computed::check`] holds them against the host. Entries are small
-//! integers, exact in f32 and in any reduced precision that a product may be taken in, so that nothing but a fault differs.
+//! [`Computed::on`] computes a few small things on the device, [`Computed::check`] holds them against the host. Entries are
+//! small integers, exact in f32 and in any reduced precision that a product may be taken in, so that nothing but a fault
+//! differs.
 
 use crate::ops::{SolverOps, SplittingStep};
 use crate::selection::Selection;
@@ -146,7 +147,7 @@ fn compare(
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "flex"))]
 mod tests {
     #![allow(clippy::unwrap_used)]
 

@@ -60,7 +60,8 @@ impl<B: Backend> Likelihood<B> {
     }
 }
 
-/// The most likely token of each row, the first of equal ones, from the logits of one part of the vocabulary after the other.
+/// The most likely token of each row, the first of equal ones, from the logits of one part of the vocabulary after the
+/// other.
 #[derive(Debug)]
 pub(crate) struct Best<B: Backend> {
     tokens: usize,

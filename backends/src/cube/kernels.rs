@@ -1,9 +1,9 @@
 //! The kernels, in CubeCL's dialect of Rust: compiled for the device when they are first used.
 //!
-//! All matrices are f32, row-major and without gaps. A size is the absolute value's bits, which are ordered as the values are.
-//! Borders are found digit by digit: entries are counted by the next four bits of their size among those that agree with the
-//! border in the digits before, and the counts say which digit comes next. All counts are whole numbers, so that the border is
-//! the same for any order of the units and on any device.
+//! All matrices are f32, row-major and without gaps. A size is the absolute value's bits, which are ordered as the values
+//! are. Borders are found digit by digit: entries are counted by the next four bits of their size among those that agree
+//! with the border in the digits before, and the counts say which digit comes next. Counts are whole numbers, so that the
+//! border is the same for any order of the units and on any device.
 
 use cubecl::prelude::*;
 
@@ -71,7 +71,7 @@ fn settle(counts: &Array<Atomic<u32>>, found: &mut Array<u32>, digits: u32, rank
     }
 }
 
-/// Counts the next digit of the sizes of `Z [..]` in `counts [DIGITS, BINS]`, which begin as zeros. The first time, `z` holds
+/// Counts the next digit of the sizes of `Z` in `counts [DIGITS, BINS]`, which begin as zeros. The first time, `z` holds
 /// the moved point and takes `Z = moved + weight + dual`.
 #[cube(launch_unchecked)]
 pub(super) fn count_digit(
@@ -121,7 +121,8 @@ pub(super) fn count_digit(
     }
 }
 
-/// Finishes a step over a whole matrix: what is no larger than the `rank`-th smallest size goes; nothing does where `rank` is 0.
+/// Finishes a step over a whole matrix: what is no larger than the `rank`-th smallest size goes, and nothing where `rank`
+/// is 0.
 #[cube(launch_unchecked)]
 pub(super) fn finish_matrix(
     z: &mut Array<f32>,
@@ -256,7 +257,8 @@ pub(super) fn cut_rows(
     }
 }
 
-/// A whole step in which each `group` consecutive entries keep their `kept` largest, of equal ones the first; one unit a group.
+/// A whole step in which each `group` consecutive entries keep their `kept` largest, of equal ones the first; one unit a
+/// group.
 #[cube(launch_unchecked)]
 pub(super) fn cut_groups(
     z: &mut Array<f32>,

@@ -2,8 +2,10 @@
 //!
 //! burn records element-wise operations and runs each chain of them as one kernel: the default bodies of a proximal step and
 //! of the extrapolation after it are a single pass over memory, or part of the product before them. `BURN_FUSION_LOG=full`
-//! shows that (`fused ElementWise (7 ops)`, `fused Matmul`) for `tests/devices/operations.rs`. Selections have kernels of their own, which give the
-//! entries that [Flex](crate::flex) gives, and so has the compensated sum, which compilers of shaders would rearrange.
+//! shows that (`fused ElementWise (7 ops)`, `fused Matmul (6 ops)`) for `tests/devices/operations.rs`.
+//!
+//! Selections have kernels of their own, which give the entries that Flex's give, and so has the compensated sum, which
+//! compilers of shaders would rearrange.
 #![cfg(feature = "cube")]
 
 mod kernels;
