@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::eval::Along;
 use crate::pattern::Pattern;
 use crate::progress::Observer;
-use crate::prune::{Branch, Source, WeightSink, prune_branches};
+use crate::prune::{AfterLayer, Branch, Source, Span, WeightSink, prune_branches};
 use crate::report::overall_sparsity;
 use crate::ridge::Ridge;
 use fista_pruner_backends::SolverOps;
@@ -224,11 +224,9 @@ pub fn compare<B: SolverOps>(
         ..source
     };
     let mut along = Along::<B>::new(evaluated, configs.len(), device)?;
-    let (outcomes, shared) =
-        prune_branches::<B>(source, branches, device, observer, &mut |_, dense, pruned| {
-            along.layer(dense, pruned);
-            Ok(())
-        })?;
+    let span = Span::whole(source.decoder);
+    let after_layer: &mut AfterLayer<'_, B> = &mut |_, dense, pruned| along.layer(dense, pruned);
+    let (outcomes, shared) = prune_branches::<B>(source, branches, span, device, observer, after_layer)?;
     let mut perplexities = along.finish(device)?.into_iter().map(|nll| {
         let mean = nll.iter().sum::<f64>() / nll.len() as f64;
         mean.exp()

@@ -140,6 +140,24 @@ pub enum Error {
         reason: String,
     },
 
+    /// An unfinished run that cannot be continued.
+    #[error("the unfinished run in `{}` cannot be continued: {reason}", folder.display())]
+    Resume {
+        /// The folder that it left.
+        folder: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+
+    /// Parts of a run over several machines that do not make a whole.
+    #[error("the parts in `{}` cannot be merged: {reason}", folder.display())]
+    Parts {
+        /// The folder that holds them.
+        folder: PathBuf,
+        /// Which part is wrong, and how.
+        reason: String,
+    },
+
     /// A fault of this program.
     #[error("{what}")]
     Internal {
@@ -219,6 +237,12 @@ impl Error {
             Self::Report { .. } => Some(
                 "give the folder of a pruned model, or the pruning_report.json in it, made by this version of `prune`"
                     .into(),
+            ),
+            Self::Resume { .. } => Some(
+                "repeat the command as it was, or remove that folder to begin again".into(),
+            ),
+            Self::Parts { .. } => Some(
+                "run the shard that is named again, with the same settings as the others".into(),
             ),
             Self::Factorisation { .. } => Some("give more calibration text: --samples, --seq-len".into()),
             _ => None,

@@ -31,12 +31,14 @@ pub mod solver;
 pub mod allocation;
 mod atomic_file;
 pub mod compare;
+mod journal;
 mod limits;
 pub mod plan;
 pub mod progress;
 pub mod prune;
 pub mod report;
 pub mod ridge;
+pub mod shard;
 
 pub mod eval;
 pub mod generate;

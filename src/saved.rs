@@ -14,6 +14,7 @@ use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// One operator of a statistics file, on the host.
@@ -158,6 +159,7 @@ impl SavedOperator {
             gram,
             drift,
             drift_gram,
+            drift_energies: BTreeMap::new(),
             tokens: saved.tokens.unwrap_or(0),
         };
         let mut problem = statistics.problem(&saved.name, matrix(&saved.weight, saved.outputs));

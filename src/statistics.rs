@@ -6,7 +6,8 @@
 use crate::error::{Error, Result};
 use crate::solver::{LayerProblem, not_below_zero};
 use burn::tensor::Tensor;
-use fista_pruner_backends::SolverOps;
+use fista_pruner_backends::{GramSum, SolverOps};
+use std::collections::BTreeMap;
 
 /// A compensated running sum of `[n, n]` products.
 #[derive(Debug, Clone)]
@@ -28,15 +29,26 @@ impl<B: SolverOps> Sum<B> {
     }
 }
 
+/// Adds `x xᵀ` of a batch `x [tokens, n]`.
+fn add_gram<B: SolverOps>(this: &mut Option<GramSum<B>>, x: Tensor<B, 2>) {
+    let sum = this
+        .take()
+        .unwrap_or_else(|| GramSum::new(x.dims()[1], &x.device()));
+    *this = Some(B::gram_update(sum, x));
+}
+
 /// Gathers the statistics of one group of operators that share their input.
 #[derive(Debug, Clone)]
 pub struct Accumulator<B: SolverOps> {
     /// `X* X*ᵀ`
-    gram: Option<Sum<B>>,
+    gram: Option<GramSum<B>>,
     /// `(X* − X) X*ᵀ`
     drift: Option<Sum<B>>,
     /// `(X* − X)(X* − X)ᵀ`
-    drift_gram: Option<Sum<B>>,
+    drift_gram: Option<GramSum<B>>,
+    keep_drift_gram: bool,
+    /// `‖W (X* − X)‖²_F` of operators by name, whose weight `[m, n]` stands beside it.
+    drift_energies: Vec<(String, Tensor<B, 2>, f64)>,
     tokens: usize,
 }
 
@@ -46,16 +58,36 @@ impl<B: SolverOps> Default for Accumulator<B> {
             gram: None,
             drift: None,
             drift_gram: None,
+            keep_drift_gram: true,
+            drift_energies: Vec::new(),
             tokens: 0,
         }
     }
 }
 
 impl<B: SolverOps> Accumulator<B> {
+    /// For the named operators with their dense weights `[m, n]`: the energy `R` of their drifts is taken on their outputs
+    /// where that is less work than the Gram matrix of the drift, which any operator's energy can be had from. `cross`
+    /// asks for that matrix all the same, for [`Statistics::cross`].
+    pub fn for_operators(operators: Vec<(String, Tensor<B, 2>)>, cross: bool) -> Self {
+        let outputs: usize = operators.iter().map(|(_, weight)| weight.dims()[0]).sum();
+        let inputs = operators.first().map_or(0, |(_, weight)| weight.dims()[1]);
+        // A token costs `outputs · inputs` multiplications on the one way, half of `inputs²` on the other. Nothing but
+        // shapes decides, so that it is the same in every run.
+        let on_outputs = !operators.is_empty() && 2 * outputs <= inputs;
+        Self {
+            keep_drift_gram: cross || !on_outputs,
+            drift_energies: (operators.into_iter().filter(|_| on_outputs))
+                .map(|(name, weight)| (name, weight, 0.0))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
     /// Adds a batch where the operator's real input is the target's input: `x [tokens, n]`.
     pub fn add(&mut self, x: Tensor<B, 2>) {
         self.tokens += x.dims()[0];
-        Sum::add(&mut self.gram, x.clone().transpose().matmul(x));
+        add_gram(&mut self.gram, x);
     }
 
     /// Adds a batch of dense inputs `dense [tokens, n]` and the inputs that the operator really gets, `real`, of the
@@ -66,10 +98,13 @@ impl<B: SolverOps> Accumulator<B> {
             &mut self.drift,
             difference.clone().transpose().matmul(real.clone()),
         );
-        Sum::add(
-            &mut self.drift_gram,
-            difference.clone().transpose().matmul(difference),
-        );
+        for (_, weight, energy) in &mut self.drift_energies {
+            let outputs = difference.clone().matmul(weight.clone().transpose());
+            *energy += B::inner(outputs.clone(), outputs);
+        }
+        if self.keep_drift_gram {
+            add_gram(&mut self.drift_gram, difference);
+        }
         self.add(real);
     }
 
@@ -79,7 +114,7 @@ impl<B: SolverOps> Accumulator<B> {
     /// When there was no token, or an activation of `operator` was not finite.
     pub fn finish(self, operator: &str) -> Result<Statistics<B>> {
         let scale = 1.0 / self.tokens.max(1) as f64;
-        let per_token = |sum: Sum<B>| sum.sum.mul_scalar(scale);
+        let per_token = |sum: GramSum<B>| B::gram_matrix(sum).mul_scalar(scale);
         let gram = self.gram.map(per_token).ok_or_else(|| Error::Setting {
             setting: "--samples",
             reason: "no calibration tokens".into(),
@@ -92,10 +127,12 @@ impl<B: SolverOps> Accumulator<B> {
                 operator: operator.to_owned(),
             });
         }
+        let energies = self.drift_energies.into_iter();
         Ok(Statistics {
             gram,
-            drift: self.drift.map(per_token),
+            drift: self.drift.map(|drift| drift.sum.mul_scalar(scale)),
             drift_gram: self.drift_gram.map(per_token),
+            drift_energies: energies.map(|(name, _, energy)| (name, energy * scale)).collect(),
             tokens: self.tokens,
         })
     }
@@ -108,19 +145,30 @@ pub struct Statistics<B: SolverOps> {
     pub gram: Tensor<B, 2>,
     /// `(X* − X) X*ᵀ / p`, `[n, n]`; `None` where `X* = X`.
     pub drift: Option<Tensor<B, 2>>,
-    /// `(X* − X)(X* − X)ᵀ / p`, `[n, n]`; `None` where `X* = X`.
+    /// `(X* − X)(X* − X)ᵀ / p`, `[n, n]`; `None` where `X* = X`, or where nobody asked for it.
     pub drift_gram: Option<Tensor<B, 2>>,
+    /// `R = ‖W (X* − X)‖²_F / p` by operator, where that was taken on the outputs; else `drift_gram` gives it.
+    pub drift_energies: BTreeMap<String, f64>,
     /// `p`.
     pub tokens: usize,
 }
 
 impl<B: SolverOps> Statistics<B> {
     /// The pruning problem of one operator of the group, with dense weight `W [m, n]`.
+    ///
+    /// Where its inputs have drifted and the energy of that was not gathered for it, the energy is not a number, and
+    /// solving reports it.
     pub fn problem(&self, name: &str, weight: Tensor<B, 2>) -> LayerProblem<B> {
         let mut problem = LayerProblem::new(name, weight.clone(), self.gram.clone());
-        if let (Some(drift), Some(drift_gram)) = (&self.drift, &self.drift_gram) {
+        if let Some(drift) = &self.drift {
             let p = weight.clone().matmul(drift.clone());
-            let energy = B::inner(weight.clone().matmul(drift_gram.clone()), weight.clone());
+            let energy = match (self.drift_energies.get(name), &self.drift_gram) {
+                (Some(energy), _) => *energy,
+                (None, Some(drift_gram)) => {
+                    B::inner(weight.clone().matmul(drift_gram.clone()), weight.clone())
+                }
+                (None, None) => f64::NAN,
+            };
             let energy = not_below_zero(energy);
             // ‖W X‖² = ‖W X*‖² − 2 tr(W D X*ᵀ Wᵀ) + ‖W D‖², with D = X* − X.
             let target = problem.target_energy - 2.0 * B::inner(p.clone(), weight) + energy;
@@ -131,7 +179,7 @@ impl<B: SolverOps> Statistics<B> {
         problem
     }
 
-    /// `K = X X*ᵀ / p` and `X Xᵀ / p`, where they differ from `G`.
+    /// `K = X X*ᵀ / p` and `X Xᵀ / p`, where they differ from `G` and the drift's Gram matrix was kept.
     pub fn cross(&self) -> Option<(Tensor<B, 2>, Tensor<B, 2>)> {
         let (drift, drift_gram) = (self.drift.clone()?, self.drift_gram.clone()?);
         let cross = self.gram.clone() - drift.clone();

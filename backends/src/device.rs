@@ -67,9 +67,14 @@ impl DeviceKind {
         matches!(self, Self::Wgpu | Self::Vulkan | Self::Metal)
     }
 
-    /// Whether it computes beside the CPU, and there can be several of it, told apart by an index.
-    pub(crate) const fn is_gpu(self) -> bool {
-        !matches!(self, Self::Flex | Self::NdArray)
+    /// Whether it is the host itself, whose memory it computes in.
+    pub const fn is_host(self) -> bool {
+        matches!(self, Self::Flex | Self::NdArray)
+    }
+
+    /// Whether there can be several of it, told apart by an index.
+    const fn indexed(self) -> bool {
+        !self.is_host()
     }
 }
 
@@ -107,7 +112,7 @@ impl FromStr for DeviceSpec {
             .into_iter()
             .find(|kind| kind.name() == name)
             .ok_or_else(unknown)?;
-        if index.is_some() && !kind.is_gpu() {
+        if index.is_some() && !kind.indexed() {
             return Err(unknown());
         }
         Ok(Self { kind, index })

@@ -21,11 +21,19 @@ pub trait DeviceJob {
 /// Runs `job` on the device that `spec` names, after [`open`].
 ///
 /// # Errors
-/// When the device was not compiled in, is not there, fails its self-check, or gives up in the middle of the work: what burn
-/// makes a panic of, such as memory that a GPU does not have, is an error too.
+/// When the device was not compiled in, is not there, fails its self-check, or gives up in the middle of the work.
 pub fn dispatch<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceError> {
     open(spec)?;
-    if !spec.kind.is_gpu() {
+    dispatch_opened(spec, job)
+}
+
+/// Runs `job` on a device that [`open`] has opened before; for threads, as opening is nothing for two at once.
+///
+/// # Errors
+/// When the device was not compiled in, or a GPU gives up in the middle of the work: what burn makes a panic of, such as
+/// memory that is not there, is an error.
+pub fn dispatch_opened<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceError> {
+    if spec.kind.is_host() {
         return run_on(spec, job);
     }
     catch_unwind(AssertUnwindSafe(|| run_on(spec, job))).unwrap_or_else(|panic| {

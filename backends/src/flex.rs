@@ -3,6 +3,8 @@
 #![cfg(feature = "flex")]
 
 use crate::border::{border_bin, size_bin};
+use crate::flex_gram;
+use crate::gram::GramSum;
 use crate::ops::{ConjugateState, SolverOps, SplittingStep};
 use crate::selection::Selection;
 use burn::backend::Flex;
@@ -109,7 +111,6 @@ impl SolverOps for Flex {
                     }
                 }
             });
-        let tensor = |t| Tensor::from_primitive(TensorPrimitive::Float(t));
         (tensor(z), tensor(dual))
     }
 
@@ -148,13 +149,35 @@ impl SolverOps for Flex {
             }
             *energy = next;
         });
-        let tensor = |t| Tensor::from_primitive(TensorPrimitive::Float(t));
         ConjugateState {
             point: tensor(point),
             residual: tensor(residual),
             direction: tensor(direction),
             energy: tensor(energy),
         }
+    }
+
+    fn compensated_add(
+        sum: Tensor<Self, 2>,
+        compensation: Tensor<Self, 2>,
+        term: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        assert_eq!(sum.dims(), term.dims());
+        let owned = |tensor| contiguous(primitive(tensor));
+        let (mut sum, mut compensation, term) = (owned(sum), owned(compensation), owned(term));
+        (sum.storage_mut::<f32>().par_chunks_mut(CHUNK))
+            .zip(compensation.storage_mut::<f32>().par_chunks_mut(CHUNK))
+            .zip(term.storage::<f32>().par_chunks(CHUNK))
+            .for_each(|((sum, compensation), term)| flex_gram::compensated_add(sum, compensation, term));
+        (tensor(sum), tensor(compensation))
+    }
+
+    fn gram_update(sum: GramSum<Self>, x: Tensor<Self, 2>) -> GramSum<Self> {
+        flex_gram::update(sum, x)
+    }
+
+    fn gram_matrix(sum: GramSum<Self>) -> Tensor<Self, 2> {
+        flex_gram::matrix(sum)
     }
 
     fn inner(a: Tensor<Self, 2>, b: Tensor<Self, 2>) -> f64 {
@@ -169,14 +192,18 @@ impl SolverOps for Flex {
     }
 }
 
-fn primitive(tensor: Tensor<Flex, 2>) -> FlexTensor {
+pub(crate) fn primitive(tensor: Tensor<Flex, 2>) -> FlexTensor {
     let tensor = tensor.into_primitive().tensor();
     assert!(tensor.dtype() == DType::F32, "the solver computes in f32");
     tensor
 }
 
+pub(crate) fn tensor(primitive: FlexTensor) -> Tensor<Flex, 2> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
 /// The tensor with its elements in one run from the start of its buffer.
-fn contiguous(tensor: FlexTensor) -> FlexTensor {
+pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     if tensor.is_contiguous()
         && tensor.as_slice::<f32>().map(<[f32]>::len) == Some(tensor.storage::<f32>().len())
     {
@@ -200,7 +227,7 @@ fn zip_in_place(
         .par_chunks_mut(CHUNK)
         .zip(other.storage::<f32>().par_chunks(CHUNK))
         .for_each(|(target, other)| f(target, other));
-    Tensor::from_primitive(TensorPrimitive::Float(target))
+    tensor(target)
 }
 
 /// Sums `f` over matching elements in f64. The order depends on [`CHUNK`] only, never on the number of threads.

@@ -27,13 +27,16 @@ mod device;
 mod dispatch;
 mod error;
 mod flex;
+mod flex_gram;
+mod gram;
 mod ops;
 mod selection;
 mod self_check;
 
 pub use border::{border_bin, size_bin};
 pub use device::{DeviceKind, DeviceSpec};
-pub use dispatch::{DeviceJob, dispatch, open, open_default};
+pub use dispatch::{DeviceJob, dispatch, dispatch_opened, open, open_default};
 pub use error::DeviceError;
+pub use gram::GramSum;
 pub use ops::{ConjugateState, SolverOps, SplittingStep};
 pub use selection::Selection;

@@ -1,6 +1,7 @@
 //! The solver's inner operations. Each default body composes burn operations, so that it runs on every backend; a
 //! backend overrides one where a hand-written kernel pays.
 
+use crate::gram::{self, GramSum};
 use crate::selection::{Selection, keep_mask};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -104,6 +105,17 @@ pub trait SolverOps: Backend {
         let total = sum.clone() + corrected.clone();
         let compensation = (total.clone() - sum) - corrected;
         (total, compensation)
+    }
+
+    /// Adds `XᵀX` of a batch `x [tokens, n]` to a running sum, with compensation as in
+    /// [`compensated_add`](SolverOps::compensated_add); what lies below the diagonal is not computed.
+    fn gram_update(sum: GramSum<Self>, x: Tensor<Self, 2>) -> GramSum<Self> {
+        gram::generic::update(sum, x)
+    }
+
+    /// The whole matrix of a running sum, `[n, n]`: symmetric to the last bit, as the upper half is mirrored.
+    fn gram_matrix(sum: GramSum<Self>) -> Tensor<Self, 2> {
+        gram::generic::matrix(sum)
     }
 
     /// `Σ a ⊙ b` over matrices of one shape `[m, n]`, rows summed on the device, the row sums in f64.

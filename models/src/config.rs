@@ -228,6 +228,14 @@ impl ModelConfig {
         }
     }
 
+    /// Attention heads of a layer.
+    pub fn num_heads(&self) -> usize {
+        match self {
+            Self::Opt(config) => config.num_heads,
+            Self::Llama(config) => config.num_heads,
+        }
+    }
+
     /// Decoder layers.
     pub fn num_layers(&self) -> usize {
         match self {

@@ -35,6 +35,16 @@ pub struct LayerState<B: Backend> {
 }
 
 impl<B: Backend> LayerState<B> {
+    /// The input, and what the next residual sum adds, if there is one: all that an evaluation needs to go on.
+    pub fn into_parts(self) -> (Tensor<B, 3>, Option<Tensor<B, 3>>) {
+        (self.input, self.residual)
+    }
+
+    /// The state that [`into_parts`](Self::into_parts) took apart.
+    pub fn from_parts(input: Tensor<B, 3>, residual: Option<Tensor<B, 3>>) -> Self {
+        Self { input, residual }
+    }
+
     pub(crate) fn new(input: Tensor<B, 3>, residual: Tensor<B, 3>) -> Self {
         Self {
             input,

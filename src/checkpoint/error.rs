@@ -279,7 +279,7 @@ pub enum CheckpointError {
 
 impl CheckpointError {
     /// Puts the tensor's name where [`super::encode`], which does not know it, left a general word.
-    pub(super) fn of_tensor(mut self, name: &str) -> Self {
+    pub(crate) fn of_tensor(mut self, name: &str) -> Self {
         match &mut self {
             Self::DoesNotFit { what, .. } | Self::NotWritable { what, .. } => name.clone_into(what),
             Self::Length { tensor, .. } => name.clone_into(tensor),

@@ -7,6 +7,7 @@
 
 mod error;
 mod reader;
+mod workspace;
 mod writer;
 
 pub(crate) mod build;
@@ -31,6 +32,7 @@ pub(crate) use layout::{WeightFormat, file_names};
 pub(crate) use output::resolve;
 pub(crate) use partial::PartialFolder;
 pub use reader::{Checkpoint, TensorInfo};
+pub(crate) use workspace::Workspace;
 pub use writer::CheckpointWriter;
 pub(crate) use writer::holds_weights;
 

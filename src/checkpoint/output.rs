@@ -4,6 +4,7 @@
 use super::partial::PartialFolder;
 use super::{Checkpoint, CheckpointError};
 use crate::error::{Error, Result};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// A folder under construction. Dropped before [`finish`](Self::finish), it removes what it made.
@@ -17,6 +18,16 @@ pub(crate) struct OutputFolder {
 impl OutputFolder {
     /// Checks `output` against the source and what is there, and makes `<output>.partial-<random>` beside it.
     pub(crate) fn create(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
+        Self::with(source, output, overwrite, PartialFolder::create)
+    }
+
+    /// As [`create`](Self::create), in the folder that `partial` gives for the output's parent and name.
+    pub(crate) fn with(
+        source: &Checkpoint,
+        output: &Path,
+        overwrite: bool,
+        partial: impl FnOnce(&Path, &OsStr) -> Result<PartialFolder>,
+    ) -> Result<Self> {
         let output = resolve(output)?;
         refuse_overlap(source, &output)?;
         if std::fs::symlink_metadata(&output).is_ok() {
@@ -25,12 +36,17 @@ impl OutputFolder {
         let (Some(parent), Some(name)) = (output.parent(), output.file_name()) else {
             return Err(CheckpointError::OutputExists { path: output }.into());
         };
-        let partial = PartialFolder::create(parent, name)?;
+        let partial = partial(parent, name)?;
         Ok(Self {
             partial,
             output,
             overwrite,
         })
+    }
+
+    /// From now on the folder stays where it is if the run fails or is interrupted.
+    pub(crate) fn keep(&mut self) {
+        self.partial.keep();
     }
 
     /// The folder to build in.

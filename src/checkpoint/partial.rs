@@ -5,15 +5,29 @@ use crate::cleanup::{self, Hold, Registration};
 use crate::error::{Error, Result};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use tempfile::TempDir;
 
 /// The folder, and the parent folders that were made to hold it.
 #[derive(Debug)]
 pub(crate) struct PartialFolder {
     // Dropped in this order: the folder before the parents that hold it, and what knows of them last.
-    folder: TempDir,
+    folder: Folder,
     made: MadeParents,
-    _registration: Registration,
+    registration: Option<Registration>,
+}
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    /// Whether it goes when it is dropped.
+    temporary: bool,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.temporary {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
 }
 
 /// Parent folders that did not exist, outermost first.
@@ -47,17 +61,40 @@ impl PartialFolder {
         let folder = builder
             .tempdir_in(parent)
             .map_err(Error::io("create a folder in", parent))?;
-        let registration = hold.register(folder.path(), &made.0);
+        let path = folder.keep();
+        let registration = hold.register(&path, &made.0);
         Ok(Self {
-            folder,
+            folder: Folder {
+                path,
+                temporary: true,
+            },
             made,
-            _registration: registration,
+            registration: Some(registration),
         })
+    }
+
+    /// Takes over a folder that an ended process has left; it stays if this one ends early too.
+    pub(crate) fn adopt(path: PathBuf) -> Self {
+        Self {
+            folder: Folder {
+                path,
+                temporary: false,
+            },
+            made: MadeParents::default(),
+            registration: None,
+        }
+    }
+
+    /// From now on the folder stays where it is if the run fails or is interrupted.
+    pub(crate) fn keep(&mut self) {
+        self.folder.temporary = false;
+        self.made.0.clear();
+        self.registration = None;
     }
 
     /// The folder to build in.
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        &self.folder.path
     }
 
     /// What makes its name unlike any other.
@@ -70,9 +107,9 @@ impl PartialFolder {
     /// Keeps what was made: `publish` has just moved the folder to its place, uninterrupted.
     pub(crate) fn publish(mut self, publish: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let hold: Hold = cleanup::hold();
-        let published = publish(self.folder.path());
+        let published = publish(&self.folder.path);
         if published.is_ok() {
-            self.folder.disable_cleanup(true);
+            self.folder.temporary = false;
             self.made.0.clear();
         }
         // The registration ends below, and takes the lock for that.

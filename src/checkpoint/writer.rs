@@ -13,6 +13,7 @@ use super::header::Entry;
 use super::index::is_plain_name;
 use super::layout::{WeightFormat, file_names};
 use super::output::OutputFolder;
+use super::workspace::Workspace;
 use super::{Checkpoint, CheckpointError, StoredDtype, encode};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,12 +76,78 @@ impl CheckpointWriter {
     /// source, or when anything cannot be read or written.
     pub fn create(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
         let mut writer = Self::without_weights(source, output, overwrite)?;
-        match source.format() {
-            WeightFormat::Safetensors => writer.copy_shards(source)?,
-            WeightFormat::Pytorch | WeightFormat::Packed => writer.convert_shards(source)?,
-        }
-        writer.write_index(source)?;
+        writer.copy_weights(source)?;
         Ok(writer)
+    }
+
+    fn copy_weights(&mut self, source: &Checkpoint) -> Result<()> {
+        match source.format() {
+            WeightFormat::Safetensors => self.copy_shards(source)?,
+            WeightFormat::Pytorch | WeightFormat::Packed => self.convert_shards(source)?,
+        }
+        self.write_index(source)
+    }
+
+    /// As [`create`](Self::create), in a folder that a run keeps a journal in. `resume` looks for the folder of an earlier run
+    /// with the same identity first, goes on in it, and lets it stay if this run fails or is interrupted.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and [`Error::Resume`].
+    pub(crate) fn create_journaled(
+        source: &Checkpoint,
+        output: &Path,
+        overwrite: bool,
+        identity: &serde_json::Value,
+        resume: bool,
+    ) -> Result<(Self, Workspace)> {
+        let mut space = None;
+        let folder = OutputFolder::with(source, output, overwrite, |parent, name| {
+            let (partial, workspace) = Workspace::open(parent, name, identity, resume)?;
+            space = Some(workspace);
+            Ok(partial)
+        })?;
+        let workspace = space.ok_or_else(|| Error::Internal {
+            what: "an output without a folder".into(),
+        })?;
+        let mut writer = Self::in_folder(folder);
+        if workspace.earlier.is_some() {
+            writer.left_out = side_files(source)?.1;
+            writer.reopen()?;
+        } else {
+            writer.copy_side_files(source)?;
+            writer.copy_weights(source)?;
+        }
+        if resume {
+            writer.folder.keep();
+        }
+        Ok((writer, workspace))
+    }
+
+    /// Finds its weight files again in a folder that was complete once.
+    fn reopen(&mut self) -> Result<()> {
+        let written = Checkpoint::open(self.partial())?;
+        for shard in written.shards() {
+            let Some(header) = &shard.header else {
+                continue;
+            };
+            let path = &shard.file.path;
+            let file = File::options().read(true).write(true).open(path);
+            let file = file.map_err(Error::io("open", path))?;
+            self.add_targets(&shard.file.name, file, &header.entries, header.data_start);
+        }
+        Ok(())
+    }
+
+    /// Sends what was written so far to the disk.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub(crate) fn sync(&self) -> Result<()> {
+        for (name, file) in &self.files {
+            file.sync_data()
+                .map_err(Error::io("write", self.folder.path().join(name)))?;
+        }
+        Ok(())
     }
 
     /// As [`create`](Self::create), for the folder that `source` was packed from: every file byte for byte, checked.
@@ -109,15 +176,18 @@ impl CheckpointWriter {
     /// The folder with the side files alone: the weight files, in whatever form, are for the caller to add with
     /// [`new_file`](Self::new_file).
     pub(crate) fn without_weights(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
-        let folder = OutputFolder::create(source, output, overwrite)?;
-        let mut writer = Self {
+        let mut writer = Self::in_folder(OutputFolder::create(source, output, overwrite)?);
+        writer.copy_side_files(source)?;
+        Ok(writer)
+    }
+
+    fn in_folder(folder: OutputFolder) -> Self {
+        Self {
             files: Vec::new(),
             targets: BTreeMap::new(),
             left_out: Vec::new(),
             folder,
-        };
-        writer.copy_side_files(source)?;
-        Ok(writer)
+        }
     }
 
     /// Copies safetensors files byte for byte; a header is rewritten only where Python's loader would refuse it.
@@ -188,31 +258,11 @@ impl CheckpointWriter {
 
     /// Copies what is neither weights nor a folder, and notes what is not copied.
     fn copy_side_files(&mut self, source: &Checkpoint) -> Result<()> {
-        let used: BTreeSet<&str> = source
-            .shards()
-            .iter()
-            .map(|shard| shard.file.name.as_str())
-            .chain(source.index_name())
-            .collect();
-        for name in file_names(source.dir())? {
-            if used.contains(name.as_str()) {
-                continue;
-            }
-            let readable = source.dir().join(&name).is_file();
-            if !readable || holds_weights(&name) {
-                self.left_out.push(name);
-            } else {
-                self.copy_file(source, &name)?;
-            }
+        let (copied, left_out) = side_files(source)?;
+        for name in copied {
+            self.copy_file(source, &name)?;
         }
-        for entry in std::fs::read_dir(source.dir()).map_err(Error::io("read", source.dir()))? {
-            let entry = entry.map_err(Error::io("read", source.dir()))?;
-            if entry.path().is_dir() {
-                self.left_out
-                    .push(format!("{}/", entry.file_name().to_string_lossy()));
-            }
-        }
-        self.left_out.sort_unstable();
+        self.left_out = left_out;
         Ok(())
     }
 
@@ -329,6 +379,11 @@ impl CheckpointWriter {
     /// # Errors
     /// When a file cannot be written out or the folder not renamed; then nothing has changed at the output.
     pub fn finish(self) -> Result<()> {
+        self.finish_after(|| Ok(()))
+    }
+
+    /// As [`finish`](Self::finish); `last` is done between the two.
+    pub(crate) fn finish_after(self, last: impl FnOnce() -> Result<()>) -> Result<()> {
         for (name, file) in &self.files {
             file.sync_all()
                 .map_err(Error::io("write", self.folder.path().join(name)))?;
@@ -344,8 +399,40 @@ impl CheckpointWriter {
                     .map_err(Error::io("write", &path))?;
             }
         }
+        last()?;
         self.folder.finish()
     }
+}
+
+/// Names of the files beside a source's weights that an output gets too, and of what it does not get; see
+/// [`CheckpointWriter::left_out`].
+fn side_files(source: &Checkpoint) -> Result<(Vec<String>, Vec<String>)> {
+    let used: BTreeSet<&str> = source
+        .shards()
+        .iter()
+        .map(|shard| shard.file.name.as_str())
+        .chain(source.index_name())
+        .collect();
+    let (mut copied, mut left_out) = (Vec::new(), Vec::new());
+    for name in file_names(source.dir())? {
+        if used.contains(name.as_str()) {
+            continue;
+        }
+        let readable = source.dir().join(&name).is_file();
+        if !readable || holds_weights(&name) {
+            left_out.push(name);
+        } else {
+            copied.push(name);
+        }
+    }
+    for entry in std::fs::read_dir(source.dir()).map_err(Error::io("read", source.dir()))? {
+        let entry = entry.map_err(Error::io("read", source.dir()))?;
+        if entry.path().is_dir() {
+            left_out.push(format!("{}/", entry.file_name().to_string_lossy()));
+        }
+    }
+    left_out.sort_unstable();
+    Ok((copied, left_out))
 }
 
 /// Whether a file of that name holds weights, or is the index of such files.

@@ -3,6 +3,7 @@
 use crate::config::{LambdaSearch, LambdaUnit, Method, Propagation, Scaling, Threshold, WarmStart};
 use crate::eval::tasks::Task;
 use crate::pattern::Pattern;
+use crate::shard::Shard;
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fista_pruner_backends::DeviceSpec;
@@ -22,9 +23,10 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The device to compute on: flex, ndarray, cuda[:N], rocm[:N], wgpu[:N], vulkan[:N], metal. Default: the first
-    /// that this program was built with and that can be opened, GPUs first.
-    #[arg(long, global = true, value_name = "NAME", value_parser = parse_device)]
-    pub(crate) device: Option<DeviceSpec>,
+    /// that this program was built with and that can be opened, GPUs first. `prune` takes several of one kind
+    /// (`cuda:0,cuda:1`): each prunes other layers.
+    #[arg(long, global = true, value_name = "NAME,...", value_delimiter = ',', value_parser = parse_device)]
+    pub(crate) device: Vec<DeviceSpec>,
     /// Print the result for people, or as one JSON document.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
@@ -81,6 +83,8 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Prune one matrix from saved statistics.
     Solve(Box<SolveArgs>),
+    /// Make one checkpoint of the parts that `prune --shard` has written.
+    Merge(super::merge::MergeArgs),
     /// Write a pruned checkpoint without its zeros. Every command reads the result as it is.
     Pack(super::pack::PackArgs),
     /// Write the checkpoint that a packed one was made from, byte for byte.
@@ -155,9 +159,53 @@ pub(crate) struct PruneArgs {
     /// Replace the output folder if it exists.
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Show the plan (operators, shapes, memory) and stop.
+    /// Go on after the last finished layer of the run with these settings that was killed or stopped while it wrote to this
+    /// --output; where there is none, begin. What is finished stays for the next --resume if this run ends early.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Prune only part K of N: a range of layers, into a folder of its own in --output, which all parts share; `merge` makes a
+    /// checkpoint of them. Needs a --propagate with dense layer inputs, as the default has.
+    #[arg(long, value_name = "K/N", value_parser = str::parse::<Shard>)]
+    pub(crate) shard: Option<Shard>,
+    /// Where the hidden states of the calibration set wait while they are not computed with: on the `device`, in the memory of the
+    /// `host`, or on `disk`, in files beside the output. Default: the first of device, host and (where the host is the device)
+    /// disk that --memory-budget allows.
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub(crate) activations: Option<Activations>,
+    /// Most memory that the run may take on the device, such as 24GB or 20GiB. Decides where hidden states wait and how many
+    /// tokens are computed at once. Default: no limit.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub(crate) memory_budget: Option<u64>,
+    /// Show the plan (operators, shapes, memory, disk, and the time, measured on a small part of the work) and stop.
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// Where hidden states wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Activations {
+    Device,
+    Host,
+    Disk,
+}
+
+/// A number of bytes with an optional unit: `24GB`, `20GiB`, `500MB`.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        unit => return Err(format!("`{unit}` is no unit of bytes: MB, GB, MiB, GiB")),
+    };
+    match digits.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 && number * factor < u64::MAX as f64 => Ok((number * factor) as u64),
+        _ => Err(format!("`{text}` is no number of bytes, such as 24GB")),
+    }
 }
 
 /// What is pruned, and on which tokens: shared by `prune` and `compare`.

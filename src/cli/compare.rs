@@ -8,7 +8,7 @@ use crate::compare::{Comparison, Row, Table, Way, compare};
 use crate::config::{PruneConfig, SolverConfig};
 use crate::error::Result;
 use crate::model::Model;
-use crate::prune::Source;
+use crate::prune::{Source, StateStore};
 use fista_pruner_backends::{DeviceJob, SolverOps, dispatch};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +31,7 @@ impl DeviceJob for Job<'_> {
             decoder: &self.model.decoder,
             windows: &self.calibration.ids,
             batch_tokens: self.comparison.base.batch_tokens,
+            states: StateStore::ON_DEVICE,
         };
         // The order of the table, which is that of the branches.
         let branches = self.comparison.patterns.iter().flat_map(|pattern| {

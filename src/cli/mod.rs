@@ -19,6 +19,7 @@ mod hub;
 mod inspect;
 mod log;
 mod mask;
+mod merge;
 mod model;
 mod pack;
 mod progress;
@@ -55,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args, global),
         Command::Compare(args) => compare::run(args, global),
         Command::Solve(args) => solve::run(args, global),
+        Command::Merge(args) => merge::run(args, global),
         Command::Pack(args) => pack::pack(args, global),
         Command::Unpack(args) => pack::unpack(args, global),
         Command::Mask(command) => mask::run(command, global),

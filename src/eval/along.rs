@@ -3,10 +3,9 @@
 
 use super::perplexity::head_nll;
 use crate::error::{Error, Result};
-use crate::prune::{Source, embed};
-use burn::tensor::Tensor;
+use crate::prune::{Source, States, embed};
 use fista_pruner_backends::SolverOps;
-use fista_pruner_models::Layer;
+use fista_pruner_models::{Layer, TensorSource};
 use serde::{Deserialize, Serialize};
 
 /// How likely a model finds the evaluation windows.
@@ -52,8 +51,8 @@ pub(crate) fn check_windows(windows: &[Vec<u32>], setting: &'static str) -> Resu
 pub(crate) struct Along<'a, B: SolverOps> {
     /// Its windows are the evaluation's.
     source: Source<'a>,
-    /// Batches `[windows, tokens, hidden]` of each model; tensors share memory until the models part.
-    paths: Vec<Vec<Tensor<B, 3>>>,
+    /// The hidden states of each model; they share memory until the models part.
+    paths: Vec<States<'a, B>>,
 }
 
 impl<'a, B: SolverOps> Along<'a, B> {
@@ -63,7 +62,7 @@ impl<'a, B: SolverOps> Along<'a, B> {
     /// When a tensor cannot be read, or the device fails.
     pub(crate) fn new(source: Source<'a>, pruned: usize, device: &B::Device) -> Result<Self> {
         let start = match source.windows {
-            [] => Vec::new(),
+            [] => States::none(source.states, device),
             _ => embed::<B>(&source, device)?,
         };
         let paths = vec![start; pruned + 1];
@@ -71,13 +70,32 @@ impl<'a, B: SolverOps> Along<'a, B> {
     }
 
     /// Takes every path through its own model's layer; for [`crate::prune::AfterLayer`].
-    pub(crate) fn layer(&mut self, dense: &Layer<B>, pruned: &[&Layer<B>]) {
+    ///
+    /// # Errors
+    /// When states cannot be kept.
+    pub(crate) fn layer(&mut self, dense: &Layer<B>, pruned: &[&Layer<B>]) -> Result<()> {
         for (path, layer) in self.paths.iter_mut().zip(std::iter::once(&dense).chain(pruned)) {
-            *path = std::mem::take(path)
-                .into_iter()
-                .map(|h| layer.forward(h))
-                .collect();
+            let none = States::none(self.source.states, path.device());
+            *path = std::mem::replace(path, none).map_hidden(|hidden| layer.forward(hidden))?;
         }
+        Ok(())
+    }
+
+    /// Takes the paths through all layers, the dense model's and those of one whose pruned weights `pruned` holds.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read, or states cannot be kept.
+    pub(crate) fn all_layers(&mut self, pruned: &dyn TensorSource, device: &B::Device) -> Result<()> {
+        let source = self.source;
+        if source.windows.is_empty() {
+            return Ok(());
+        }
+        for layer in 0..source.decoder.config().num_layers() {
+            let dense = source.decoder.layer::<B>(layer, source.checkpoint, device)?;
+            let pruned = source.decoder.layer::<B>(layer, pruned, device)?;
+            self.layer(&dense, &[&pruned])?;
+        }
+        Ok(())
     }
 
     /// Mean negative log-likelihood of each window, in the dense model and then in each pruned one; empty without windows.
@@ -93,7 +111,8 @@ impl<'a, B: SolverOps> Along<'a, B> {
             .into_iter()
             .map(|path| {
                 let model = (source.checkpoint, source.decoder);
-                head_nll::<B>(model, path, source.windows, device)
+                let hidden = path.iter().map(|state| Ok(state?.input));
+                head_nll::<B>(model, hidden, source.windows, device)
             })
             .collect()
     }

@@ -108,6 +108,7 @@ fn one_pass<B: SolverOps>(
         observer.event(Event::Step);
     }
     observer.event(Event::Working { on: "head" });
+    let hidden = hidden.into_iter().map(Ok);
     let window_nll = head_nll::<B>((checkpoint, decoder), hidden, windows, device)?;
     observer.event(Event::Step);
     Ok(window_nll)
@@ -120,7 +121,7 @@ fn one_pass<B: SolverOps>(
 /// When a tensor cannot be read, or the device fails.
 pub(super) fn head_nll<B: SolverOps>(
     (checkpoint, decoder): (&Checkpoint, &Decoder),
-    hidden: Vec<Tensor<B, 3>>,
+    hidden: impl Iterator<Item = Result<Tensor<B, 3>>>,
     windows: &[Vec<u32>],
     device: &B::Device,
 ) -> Result<Vec<f64>> {
@@ -128,6 +129,7 @@ pub(super) fn head_nll<B: SolverOps>(
     let mut window_nll = Vec::with_capacity(windows.len());
     let mut rest = windows;
     for hidden in hidden {
+        let hidden = hidden?;
         let [batch, tokens, width] = hidden.dims();
         let these;
         (these, rest) = rest.split_at(batch);

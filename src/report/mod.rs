@@ -77,6 +77,9 @@ pub struct Report {
     pub sparsity: f64,
     /// Seconds from reading the model to the finished output.
     pub seconds: f64,
+    /// Layers that an earlier, interrupted run had finished; their seconds are that run's.
+    #[serde(default)]
+    pub resumed_layers: usize,
     /// The same by stage.
     pub stage_seconds: StageSeconds,
     /// The loop's part of that by decoder layer.

@@ -37,6 +37,16 @@ impl StageSeconds {
         }
     }
 
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.preparation += other.preparation;
+        self.allocation += other.allocation;
+        self.statistics += other.statistics;
+        self.solver += other.solver;
+        self.evaluation += other.evaluation;
+        self.writing += other.writing;
+    }
+
     /// The stages in the order of a run, with their names in JSON.
     pub fn named(&self) -> [(&'static str, f64); 6] {
         [
@@ -63,6 +73,13 @@ pub struct LayerSeconds {
     pub evaluation: f64,
     /// Writing its weights and statistics.
     pub writing: f64,
+}
+
+impl LayerSeconds {
+    /// All stages together.
+    pub fn total(&self) -> f64 {
+        self.statistics + self.solver + self.evaluation + self.writing
+    }
 }
 
 /// Measures a pruning loop, layer by layer. Interior mutability, because the loop's sink and its hook both report to it.
@@ -167,9 +184,9 @@ impl WeightSink for TimedSink<'_> {
     }
 
     /// After the layer's entry was made: goes to that, and is not the next layer's time.
-    fn layer_done(&mut self, layer: usize) -> Result<()> {
+    fn layer_done(&mut self, layer: usize, operators: &[OperatorReport]) -> Result<()> {
         let started = Instant::now();
-        self.sink.layer_done(layer)?;
+        self.sink.layer_done(layer, operators)?;
         let mut state = self.timer.state.borrow_mut();
         if let Some(last) = state.layers.last_mut() {
             last.writing += started.elapsed().as_secs_f64();

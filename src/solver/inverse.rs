@@ -60,19 +60,20 @@ impl<B: SolverOps> Inverse<B> {
     /// start, `A X = I + (ρ' − ρ) X` has its eigenvalues between 1 and ρ'/ρ, and half their mean brings all within reach.
     pub(super) fn newton_schulz(&mut self, rho: f64) -> Result<bool> {
         let n = self.gram.dims()[0];
-        let eye = Tensor::<B, 2>::eye(n, &self.gram.device());
-        let shifted = self.gram.clone() + eye.clone().mul_scalar(rho);
-        let mut x = self.inverse.clone().mul_scalar(2.0 / (1.0 + rho / self.rho));
+        // Of as few matrices as can be: at the widest operators each is gigabytes. The old inverse is not needed again.
+        let old = std::mem::replace(&mut self.inverse, Tensor::zeros([1, 1], &self.gram.device()));
+        let mut x = old.mul_scalar(2.0 / (1.0 + rho / self.rho));
         for _ in 0..NEWTON_STEPS {
-            let residual = eye.clone() - shifted.clone().matmul(x.clone());
+            let image = self.gram.clone().matmul(x.clone()) + x.clone().mul_scalar(rho);
+            let residual = image.neg() + Tensor::eye(n, &self.gram.device());
             let worst = download(residual.clone().abs().max().reshape([1, 1]))?[0];
             if !worst.is_finite() {
                 return Ok(false);
             }
-            x = x.clone() + x.matmul(residual);
+            x = x.clone().matmul(residual) + x;
             if f64::from(worst) < CLOSE {
                 // Rounding breaks the symmetry a little; the splitting wants it whole.
-                self.inverse = (x.clone() + x.transpose()).mul_scalar(0.5);
+                self.inverse = (x.clone().transpose() + x).mul_scalar(0.5);
                 return Ok(true);
             }
         }

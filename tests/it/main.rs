@@ -21,9 +21,14 @@ mod hub_model;
 mod progress;
 mod report;
 #[cfg(unix)]
+mod resume;
+mod shards;
+#[cfg(unix)]
 mod signals;
 mod smollm2;
 mod solver;
+mod statistics;
+mod streaming;
 #[cfg(unix)]
 mod terminal;
 mod zeroshot;

@@ -73,6 +73,7 @@ fn report(operators: Vec<OperatorReport>) -> Report {
         }),
         sparsity: 0.5,
         seconds: 2.0,
+        resumed_layers: 0,
         stage_seconds: StageSeconds::default(),
         layer_seconds: vec![LayerSeconds::default()],
         peak_host_bytes: None,

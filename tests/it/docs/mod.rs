@@ -65,7 +65,7 @@ pages! {
     own_data: "docs/calibrate-on-your-data.md" has 9,
     result: "docs/use-the-result.md" has 12,
     mac_and_amd: "docs/mac-and-amd.md" has 6,
-    cluster: "docs/cluster.md" has 5,
+    cluster: "docs/cluster.md" has 9,
     reproduce: "docs/reproduce.md" has 42,
     zero_shot: "docs/zero-shot.md" has 4,
 }
@@ -121,6 +121,7 @@ fn flags_in_sentences_exist() {
         "mask apply",
         "verify",
         "report",
+        "merge",
         "completions",
         "man",
     ] {

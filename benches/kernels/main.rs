@@ -1,0 +1,82 @@
+//! What a pruning run consists of, each part timed beside the plain f32 matrix product of the same device and run.
+//!
+//! ```text
+//! cargo bench                          all; the table at the end gives each part's share of the product's rate
+//! cargo bench -- gram_update           only those whose name matches
+//! ```
+//!
+//! | variable | |
+//! |---|---|
+//! | `FISTA_PRUNER_BENCH_DEVICE` | a device as `--device` takes it; `flex` by default |
+//! | `FISTA_PRUNER_BENCH_SCALE` | what the sizes of LLaMA-3-8B, 4096 and 14336, are divided by: 8 by default, 1 for all of it |
+//! | `FISTA_PRUNER_BENCH_TOKENS` | tokens of a batch, 4096 by default |
+//! | `FISTA_PRUNER_BENCH_WIDTHS` | inputs `n` of the Gram matrices, separated by commas: 768,2048 by default |
+
+#![allow(clippy::unwrap_used, reason = "a benchmark may stop at the first surprise")]
+
+mod layer;
+mod matrices;
+mod measure;
+mod setting;
+
+use divan::Bencher;
+use matrices::{FistaIterations, Gram, Operator, Pair, Polish, Preset, SplittingSteps};
+use setting::{Shape, setting};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    divan::Divan::default()
+        .sample_count(20)
+        .sample_size(1)
+        .max_time(std::time::Duration::from_secs(4))
+        .config_with_args()
+        .main();
+    measure::print_table();
+}
+
+/// A batch added to a Gram matrix.
+#[divan::bench(args = setting().widths.clone())]
+fn gram_update(bencher: Bencher<'_, '_>, inputs: usize) {
+    measure::run(bencher, "Gram update", Gram { inputs });
+}
+
+/// A batch added to what error correction needs of one operator: `G`, the drift and its energy.
+#[divan::bench(args = setting().operators())]
+fn drift_update(bencher: Bencher<'_, '_>, shape: Shape) {
+    measure::run(bencher, "Gram and drift update", Pair { shape });
+}
+
+#[divan::bench(args = setting().operators())]
+fn fista_iteration(bencher: Bencher<'_, '_>, shape: Shape) {
+    measure::run(bencher, "FISTA iteration", FistaIterations { shape });
+}
+
+#[divan::bench(args = setting().operators())]
+fn polish(bencher: Bencher<'_, '_>, shape: Shape) {
+    measure::run(bencher, "polish", Polish { shape });
+}
+
+#[divan::bench(args = setting().operators())]
+fn l0_step(bencher: Bencher<'_, '_>, shape: Shape) {
+    measure::run(bencher, "l0 step", SplittingSteps { shape });
+}
+
+#[divan::bench(args = setting().operators())]
+fn operator_fast(bencher: Bencher<'_, '_>, shape: Shape) {
+    let preset = Preset::Fast;
+    measure::run(bencher, "operator, fast", Operator { shape, preset });
+}
+
+#[divan::bench(args = setting().operators())]
+fn operator_best(bencher: Bencher<'_, '_>, shape: Shape) {
+    let preset = Preset::Best;
+    measure::run(bencher, "operator, best", Operator { shape, preset });
+}
+
+/// Statistics, error correction and solver of a decoder layer, from a checkpoint on disk.
+#[divan::bench]
+fn layer_fast(bencher: Bencher<'_, '_>) {
+    measure::run(bencher, "decoder layer, fast", layer::DecoderLayer::new());
+}

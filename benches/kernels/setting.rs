@@ -1,0 +1,90 @@
+//! What the environment says of shapes and device.
+
+use fista_pruner_backends::DeviceSpec;
+use std::fmt;
+use std::sync::OnceLock;
+
+/// Sizes and device of a run.
+pub(crate) struct Setting {
+    pub(crate) device: DeviceSpec,
+    /// Features of the residual stream.
+    pub(crate) hidden: usize,
+    /// Features between `up_proj` and `down_proj`.
+    pub(crate) intermediate: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    /// Tokens of a batch.
+    pub(crate) tokens: usize,
+    /// Inputs of the Gram matrices.
+    pub(crate) widths: Vec<usize>,
+}
+
+/// An operator's shape.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) name: &'static str,
+    pub(crate) outputs: usize,
+    pub(crate) inputs: usize,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}x{}", self.name, self.outputs, self.inputs)
+    }
+}
+
+impl Setting {
+    /// One operator of each shape that matters.
+    pub(crate) fn operators(&self) -> Vec<Shape> {
+        let shape = |name, outputs, inputs| Shape {
+            name,
+            outputs,
+            inputs,
+        };
+        vec![
+            shape("o_proj", self.hidden, self.hidden),
+            shape("up_proj", self.intermediate, self.hidden),
+            shape("down_proj", self.hidden, self.intermediate),
+        ]
+    }
+}
+
+/// The one setting of this process.
+pub(crate) fn setting() -> &'static Setting {
+    static SETTING: OnceLock<Setting> = OnceLock::new();
+    SETTING.get_or_init(|| {
+        let scale = number("SCALE", 8);
+        assert!(
+            [1, 2, 4, 8].contains(&scale),
+            "FISTA_PRUNER_BENCH_SCALE must be 1, 2, 4 or 8"
+        );
+        let device = text("DEVICE").unwrap_or_else(|| "flex".into());
+        let widths = text("WIDTHS").unwrap_or_else(|| "768,2048".into());
+        Setting {
+            device: device
+                .parse()
+                .unwrap_or_else(|e| panic!("FISTA_PRUNER_BENCH_DEVICE: {e}")),
+            hidden: 4096 / scale,
+            intermediate: 14_336 / scale,
+            heads: 32 / scale,
+            kv_heads: 8 / scale,
+            tokens: number("TOKENS", 4096),
+            widths: widths.split(',').map(|n| parse("WIDTHS", n.trim())).collect(),
+        }
+    })
+}
+
+fn text(name: &str) -> Option<String> {
+    std::env::var(format!("FISTA_PRUNER_BENCH_{name}")).ok()
+}
+
+fn number(name: &str, default: usize) -> usize {
+    text(name).map_or(default, |value| parse(name, &value))
+}
+
+fn parse(name: &str, value: &str) -> usize {
+    match value.parse() {
+        Ok(number) if number > 0 => number,
+        _ => panic!("FISTA_PRUNER_BENCH_{name}: `{value}` is not a positive number"),
+    }
+}

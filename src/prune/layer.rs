@@ -1,0 +1,279 @@
+//! One decoder layer: its operator groups in order, in every branch.
+
+use super::{Branch, BranchOutcome, SavedStatistics, Source, States, statistics, through};
+use crate::checkpoint::{StoredDtype, round_to};
+use crate::config::LayerInput;
+use crate::error::{Error, Result};
+use crate::progress::{Event, Observer};
+use crate::report::OperatorReport;
+use crate::solver::{self, LayerProblem, Solution};
+use crate::statistics::{Accumulator, Statistics};
+use fista_pruner_backends::SolverOps;
+use fista_pruner_models::{Layer, OperatorSpec};
+use std::time::Instant;
+
+/// A branch on its way through the model.
+pub(super) struct BranchState<'a, 's, B: SolverOps> {
+    /// Its place among the branches.
+    index: usize,
+    pub(super) branch: Branch<'a>,
+    /// What enters the next layer of the pruned model; `None` where that is the dense model's.
+    hidden: Option<States<'s, B>>,
+    /// Within a layer: what the operators really see; `None` while that is what the dense layer's see.
+    real: Option<States<'s, B>>,
+    /// The layer at hand, as far as it is pruned.
+    pub(super) pruned: Option<Layer<B>>,
+    pub(super) outcome: BranchOutcome,
+}
+
+impl<'a, 's, B: SolverOps> BranchState<'a, 's, B> {
+    pub(super) fn new(index: usize, branch: Branch<'a>, hidden: &States<'s, B>) -> Self {
+        let pruned_input = branch.config.propagation.layer_input == LayerInput::Pruned;
+        Self {
+            index,
+            branch,
+            hidden: pruned_input.then(|| hidden.clone()),
+            real: None,
+            pruned: None,
+            outcome: BranchOutcome::default(),
+        }
+    }
+
+    pub(super) fn needs_dense(&self) -> bool {
+        let propagation = self.branch.config.propagation;
+        propagation.layer_input == LayerInput::Dense || propagation.dense_target
+    }
+
+    /// Takes the branch's own states through a layer that was pruned before.
+    pub(super) fn pass(&mut self, pruned: Option<&Layer<B>>) -> Result<()> {
+        if let (Some(hidden), Some(pruned)) = (self.hidden.take(), pruned) {
+            self.hidden = Some(if self.branch.config.propagation.corrected {
+                through(pruned, hidden)?
+            } else {
+                hidden.map_hidden(|hidden| pruned.forward(hidden))?
+            });
+        }
+        Ok(())
+    }
+
+    /// The layer's weights are no longer needed.
+    pub(super) fn layer_done(&mut self, layer: usize) -> Result<()> {
+        self.pruned = None;
+        let operators = &self.outcome.operators;
+        let own = operators.partition_point(|operator| operator.layer < layer);
+        self.branch.sink.layer_done(layer, &operators[own..])
+    }
+}
+
+/// One decoder layer being pruned.
+pub(super) struct LayerRun<'a, B: SolverOps> {
+    pub(super) source: Source<'a>,
+    pub(super) layer: usize,
+    pub(super) dense: Layer<B>,
+    pub(super) device: B::Device,
+    pub(super) different_tokens: usize,
+    /// Whether nobody asks for what leaves the layer.
+    pub(super) last: bool,
+}
+
+impl<'a, B: SolverOps> LayerRun<'a, B> {
+    /// Prunes the layer's groups in order in every branch and gives the next layer's dense hidden states.
+    pub(super) fn prune(
+        &self,
+        hidden: States<'a, B>,
+        dense_needed: bool,
+        branches: &mut [BranchState<'_, 'a, B>],
+        observer: &mut dyn Observer,
+    ) -> Result<States<'a, B>> {
+        let begin = |states: States<'a, B>| states.map(|state| self.dense.begin(state.input));
+        let mut dense = dense_needed.then(|| begin(hidden)).transpose()?;
+        for state in branches.iter_mut() {
+            let started = Instant::now();
+            state.pruned = Some(self.dense.clone());
+            let hidden = if state.branch.config.propagation.corrected {
+                state.hidden.take()
+            } else {
+                state.hidden.clone()
+            };
+            state.real = hidden.map(begin).transpose()?;
+            state.outcome.seconds += started.elapsed().as_secs_f64();
+        }
+        let groups = self.source.decoder.config().operator_groups().len();
+        for group in 0..groups {
+            let mut shared = None;
+            for state in branches.iter_mut() {
+                self.group(group, state, dense.as_ref(), &mut shared, observer)?;
+            }
+            let needed = !self.last || group + 1 < groups;
+            dense = match dense.filter(|_| needed) {
+                Some(states) => Some(states.map(|state| self.dense.advance(state, group))?),
+                None => None,
+            };
+        }
+        for state in branches.iter_mut() {
+            let started = Instant::now();
+            let propagation = state.branch.config.propagation;
+            let real = state.real.take();
+            if propagation.layer_input == LayerInput::Pruned && !self.last {
+                state.hidden = match (&state.pruned, propagation.corrected) {
+                    (Some(pruned), false) => (state.hidden.take())
+                        .map(|states| states.map_hidden(|hidden| pruned.forward(hidden)))
+                        .transpose()?,
+                    _ => real,
+                };
+            }
+            state.outcome.seconds += started.elapsed().as_secs_f64();
+        }
+        let none = || States::none(self.source.states, &self.device);
+        Ok(dense.unwrap_or_else(none))
+    }
+
+    /// Prunes one group of operators in one branch, and takes the branch's own states past it. `shared` holds the
+    /// statistics of what the dense layer's operators see, once somebody needed them.
+    fn group(
+        &self,
+        group: usize,
+        state: &mut BranchState<'_, 'a, B>,
+        dense: Option<&States<'a, B>>,
+        shared: &mut Option<Statistics<B>>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let config = state.branch.config;
+        let propagation = config.propagation;
+        let groups = self.source.decoder.config().operator_groups();
+        let chosen: Vec<(OperatorSpec, String)> = groups[group]
+            .iter()
+            .map(|operator| {
+                let name = self.source.decoder.operator_name(self.layer, operator.name);
+                (*operator, name)
+            })
+            .filter(|(_, name)| config.selects(name))
+            .collect();
+        if let (Some((_, first)), None, None) = (chosen.first(), &state.real, &*shared) {
+            *shared = Some(statistics(first, Accumulator::default(), None, dense)?);
+        }
+        let started = Instant::now();
+        let Some(mut pruned) = state.pruned.take() else {
+            return Ok(());
+        };
+        if let Some((_, first)) = chosen.first() {
+            let own = match &state.real {
+                Some(real) => {
+                    let target = dense.filter(|_| propagation.dense_target);
+                    let weights = chosen.iter().filter_map(|(operator, name)| {
+                        Some((name.clone(), self.dense.weight(operator.name)?))
+                    });
+                    let cross = state.branch.sink.wants_statistics();
+                    let accumulator = Accumulator::for_operators(weights.collect(), cross);
+                    Some(statistics(first, accumulator, target, Some(real))?)
+                }
+                None => None,
+            };
+            if let Some(statistics) = own.as_ref().or(shared.as_ref()) {
+                for (operator, name) in &chosen {
+                    let (layer, branch) = (self.layer, state.index);
+                    observer.event(Event::Solving { name, layer, branch });
+                    let report = self.operator(operator, name, statistics, &mut pruned, &mut state.branch)?;
+                    observer.event(Event::Operator {
+                        name,
+                        layer,
+                        branch,
+                        relative_error: report.relative_error,
+                        sparsity: report.sparsity,
+                        seconds: report.seconds,
+                    });
+                    state.outcome.operators.push(report);
+                }
+            }
+        }
+        let last = group + 1 == groups.len();
+        let weights = if propagation.corrected {
+            &pruned
+        } else {
+            &self.dense
+        };
+        let on = |states: States<'a, B>| states.map(|state| weights.advance(state, group));
+        if let Some(states) = state.real.take() {
+            // After the last group of an uncorrected layer, or of the last layer, nobody asks for this path.
+            let asked = !last || (propagation.corrected && !self.last);
+            state.real = asked.then(|| on(states)).transpose()?;
+        } else if propagation.corrected && !chosen.is_empty() && !last {
+            // The paths part here. After the last group nobody asks for the real path of a dense-input layer.
+            state.real = dense.cloned().map(on).transpose()?;
+        }
+        state.pruned = Some(pruned);
+        state.outcome.seconds += started.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Solves one operator, stores its weight and puts it into the pruned layer.
+    fn operator(
+        &self,
+        operator: &OperatorSpec,
+        name: &str,
+        statistics: &Statistics<B>,
+        pruned: &mut Layer<B>,
+        branch: &mut Branch<'_>,
+    ) -> Result<OperatorReport> {
+        let (config, sink) = (branch.config, &mut *branch.sink);
+        let pattern = config.pattern_for(name);
+        let started = Instant::now();
+        let weight = self.dense.weight(operator.name).ok_or_else(|| Error::Internal {
+            what: format!("the decoder has no operator `{name}`"),
+        })?;
+        let tensor = format!("{name}.weight");
+        let dtype = self
+            .source
+            .checkpoint
+            .info(&tensor)
+            .map_or(StoredDtype::F32, |info| info.dtype.clone());
+        let mut problem = statistics.problem(name, weight);
+        problem.tokens = Some(self.different_tokens);
+        if sink.wants_statistics() {
+            sink.statistics(saved(&problem, statistics)?)?;
+        }
+        let Solution {
+            mut values,
+            keep,
+            info,
+        } = solver::solve(&problem, pattern, &config.solver)?;
+        // From here on the operator is what a reader of the written file will see.
+        round_to(&mut values, Some(&keep), &dtype);
+        sink.weight(&tensor, &values, &keep)?;
+        let (outputs, inputs) = problem.shape();
+        let zeros = values.iter().filter(|v| **v == 0.0).count();
+        let weight = problem.upload(values);
+        pruned.set_weight(operator.name, weight.clone())?;
+        let squared_error = problem.squared_error(weight);
+        Ok(OperatorReport {
+            name: name.to_owned(),
+            layer: self.layer,
+            shape: [outputs, inputs],
+            dtype: dtype.name().to_owned(),
+            pattern,
+            tokens: statistics.tokens,
+            relative_error: problem.relative(squared_error),
+            zeros,
+            sparsity: zeros as f64 / (outputs * inputs).max(1) as f64,
+            solver: info,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+fn saved<B: SolverOps>(problem: &LayerProblem<B>, statistics: &Statistics<B>) -> Result<SavedStatistics> {
+    let (outputs, inputs) = problem.shape();
+    let cross = match statistics.cross() {
+        Some((cross, dense)) => Some((solver::download(cross)?, solver::download(dense)?)),
+        None => None,
+    };
+    Ok(SavedStatistics {
+        name: problem.name.clone(),
+        outputs,
+        inputs,
+        tokens: problem.tokens,
+        weight: solver::download(problem.weight.clone())?,
+        gram: solver::download(problem.gram.clone())?,
+        cross,
+    })
+}

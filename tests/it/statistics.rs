@@ -1,0 +1,97 @@
+//! Statistics of operators' inputs, against sums over tokens in f64.
+
+use crate::common::Device;
+use burn::tensor::{Tensor, TensorData};
+use fista_pruner::statistics::Accumulator;
+use rand::{Rng, SeedableRng};
+
+type Matrix = Tensor<Device, 2>;
+
+fn random(rows: usize, columns: usize, seed: u64) -> Matrix {
+    let mut draw = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let values: Vec<f32> = (0..rows * columns)
+        .map(|_| draw.random_range(-1.0..1.0))
+        .collect();
+    Tensor::from_data(TensorData::new(values, [rows, columns]), &Default::default())
+}
+
+fn values(matrix: Matrix) -> Vec<f64> {
+    matrix.into_data().iter::<f64>().collect()
+}
+
+/// `‖W D‖²_F / p` and `‖W X‖²_F / p`, `d` and `x` `[tokens, n]`.
+fn energies(weight: &Matrix, d: &Matrix, x: &Matrix) -> (f64, f64) {
+    let [tokens, inputs] = d.dims();
+    let weight = values(weight.clone());
+    let energy = |x: &Matrix| {
+        let x = values(x.clone());
+        let outputs = x.chunks(inputs).flat_map(|token| {
+            weight
+                .chunks(inputs)
+                .map(move |row| row.iter().zip(token).map(|(w, x)| w * x).sum::<f64>())
+        });
+        outputs.map(|y| y * y).sum::<f64>() / tokens as f64
+    };
+    (energy(d), energy(x))
+}
+
+#[test]
+fn the_energy_of_a_drift_is_the_same_on_outputs_and_by_its_gram_matrix() {
+    let inputs = 40;
+    // Two operators of 7 and 13 outputs together are as much work as the matrix; 14 more are not.
+    let names = ["a", "b", "c"];
+    let weights = [random(7, inputs, 1), random(13, inputs, 2), random(14, inputs, 3)];
+    let dense = [random(50, inputs, 4), random(30, inputs, 5)];
+    let real: Vec<Matrix> = (dense.iter().zip(6..))
+        .map(|(x, seed)| x.clone() + random(x.dims()[0], inputs, seed).mul_scalar(0.1))
+        .collect();
+    let all = |x: &[Matrix]| Tensor::cat(x.to_vec(), 0);
+    let (x, difference) = (all(&dense), all(&real) - all(&dense));
+    let operators = |count: usize| -> Vec<(String, Matrix)> {
+        (names.iter().map(|name| (*name).to_owned()))
+            .zip(weights.iter().cloned())
+            .take(count)
+            .collect()
+    };
+    for (count, cross) in [(2, false), (2, true), (3, false), (3, true), (0, false)] {
+        let mut accumulator = Accumulator::for_operators(operators(count), cross);
+        for (dense, real) in dense.iter().zip(&real) {
+            accumulator.add_pair(dense.clone(), real.clone());
+        }
+        let statistics = accumulator.finish("a").unwrap();
+        let on_outputs = count == 2;
+        assert_eq!(statistics.drift_energies.len(), if on_outputs { 2 } else { 0 });
+        assert_eq!(statistics.drift_gram.is_some(), cross || !on_outputs);
+        assert_eq!(statistics.cross().is_some(), cross || !on_outputs);
+        for (name, weight) in operators(count) {
+            let problem = statistics.problem(&name, weight.clone());
+            let (drift, target) = energies(&weight, &difference, &x);
+            let close = |found: f64, expected: f64| (found / expected - 1.0).abs() < 1e-5;
+            assert!(
+                close(problem.drift_energy, drift),
+                "{} {drift}",
+                problem.drift_energy
+            );
+            assert!(
+                close(problem.target_energy, target),
+                "{} {target}",
+                problem.target_energy
+            );
+        }
+    }
+}
+
+#[test]
+fn an_operator_whose_drift_was_not_gathered_is_refused() {
+    let inputs = 40;
+    let mut accumulator = Accumulator::for_operators(vec![("known".into(), random(4, inputs, 1))], false);
+    accumulator.add_pair(random(50, inputs, 2), random(50, inputs, 3));
+    let problem = accumulator
+        .finish("known")
+        .unwrap()
+        .problem("other", random(4, inputs, 4));
+    let pattern = fista_pruner::pattern::Pattern::unstructured(0.5).unwrap();
+    let config = fista_pruner::config::SolverConfig::fast(None);
+    let error = fista_pruner::solver::solve(&problem, pattern, &config).unwrap_err();
+    assert!(error.to_string().contains("other"), "{error}");
+}
