@@ -91,6 +91,19 @@ pub enum Error {
         reason: String,
     },
 
+    /// A tensor larger than the device can hold in one piece.
+    #[error("{what} takes {bytes} bytes, and the device holds at most {limit} in one tensor")]
+    TooLargeForDevice {
+        /// "the weight `…`", "the Gram matrix of `…`", …
+        what: String,
+        /// What it takes.
+        bytes: u64,
+        /// The device's limit.
+        limit: u64,
+        /// What makes it smaller, or leaves it out.
+        remedy: Option<&'static str>,
+    },
+
     /// A file of saved statistics that cannot be used.
     #[error("the statistics `{}` cannot be used: {reason}", path.display())]
     Statistics {
@@ -216,9 +229,11 @@ impl Error {
             Self::Tokenizer(error) => error.hint(),
             // A tensor that the decoder asked this crate for: the advice is that of the error inside.
             Self::Model(ModelError::Source(source)) => source.downcast_ref::<Self>()?.hint(),
-            Self::Device(DeviceError::NotCompiled { feature, .. }) => Some(format!(
-                "build with `cargo build --release --features {feature}`, or choose another --device"
-            )),
+            Self::Device(error) => error.hint(),
+            Self::TooLargeForDevice { remedy, .. } => Some(match remedy {
+                Some(remedy) => format!("{remedy}, or use a device without that limit: --device flex"),
+                None => "use a device without that limit: --device flex".to_owned(),
+            }),
             Self::Report { .. } => Some(
                 "give the folder of a pruned model, or the pruning_report.json in it, made by this version of `prune`"
                     .into(),
