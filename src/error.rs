@@ -91,6 +91,19 @@ pub enum Error {
         reason: String,
     },
 
+    /// A tensor larger than the device can hold in one piece.
+    #[error("{what} takes {bytes} bytes, and the device holds at most {limit} in one tensor")]
+    TooLargeForDevice {
+        /// "the weight `…`", "the Gram matrix of `…`", …
+        what: String,
+        /// What it takes.
+        bytes: u64,
+        /// The device's limit.
+        limit: u64,
+        /// What makes it smaller, or leaves it out.
+        remedy: Option<&'static str>,
+    },
+
     /// A file of saved statistics that cannot be used.
     #[error("the statistics `{}` cannot be used: {reason}", path.display())]
     Statistics {
@@ -224,6 +237,11 @@ impl Error {
                 "build with `cargo build --release --features {feature}`, or choose another --device"
             )),
             Self::Module(error) => error.hint(),
+            Self::Device(error) => error.hint(),
+            Self::TooLargeForDevice { remedy, .. } => Some(match remedy {
+                Some(remedy) => format!("{remedy}, or use a device without that limit: --device flex"),
+                None => "use a device without that limit: --device flex".to_owned(),
+            }),
             Self::Report { .. } => Some(
                 "give the folder of a pruned model, or the pruning_report.json in it, made by this version of `prune`"
                     .into(),

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::solver::download;
 use burn::tensor::{Int, Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
@@ -61,6 +62,7 @@ impl<B: SolverOps> Generator<B> {
     /// # Errors
     /// When a tensor cannot be read.
     pub fn load(checkpoint: &Checkpoint, decoder: &Decoder, device: &B::Device) -> Result<Self> {
+        Limits::of::<B>(decoder, device)?;
         let layers = (0..decoder.config().num_layers())
             .map(|layer| decoder.layer::<B>(layer, checkpoint, device))
             .collect::<Result<_, _>>()?;

@@ -32,6 +32,7 @@ pub mod allocation;
 mod atomic_file;
 pub mod compare;
 mod journal;
+mod limits;
 pub mod plan;
 pub mod progress;
 pub mod prune;

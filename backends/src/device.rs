@@ -61,6 +61,12 @@ impl DeviceKind {
         }
     }
 
+    /// Whether wgpu finds it.
+    #[cfg(feature = "wgpu")]
+    pub(crate) const fn through_wgpu(self) -> bool {
+        matches!(self, Self::Wgpu | Self::Vulkan | Self::Metal)
+    }
+
     /// Whether it is the host itself, whose memory it computes in.
     pub const fn is_host(self) -> bool {
         matches!(self, Self::Flex | Self::NdArray)

@@ -1,10 +1,13 @@
 //! From a device's name to generic code running on it: the one place where concrete backends are named.
 
+#[cfg(feature = "wgpu")]
+use crate::adapters::{Adapter, adapters};
 use crate::device::{DeviceKind, DeviceSpec};
 use crate::error::DeviceError;
 use crate::ops::SolverOps;
-use burn::tensor::{Tensor, TensorData};
+use crate::self_check::Computed;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 
 /// Work that runs on any device, written once.
 pub trait DeviceJob {
@@ -18,7 +21,7 @@ pub trait DeviceJob {
 /// Runs `job` on the device that `spec` names, after [`open`].
 ///
 /// # Errors
-/// When the device was not compiled in, is not there, or fails its self-check.
+/// When the device was not compiled in, is not there, fails its self-check, or gives up in the middle of the work.
 pub fn dispatch<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceError> {
     open(spec)?;
     dispatch_opened(spec, job)
@@ -27,37 +30,42 @@ pub fn dispatch<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, De
 /// Runs `job` on a device that [`open`] has opened before; for threads, as opening is nothing for two at once.
 ///
 /// # Errors
-/// When the device was not compiled in.
+/// When the device was not compiled in, or a GPU gives up in the middle of the work: what burn makes a panic of, such as
+/// memory that is not there, is an error.
 pub fn dispatch_opened<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceError> {
-    run_on(spec, job)
+    if spec.kind.is_host() {
+        return run_on(spec, job);
+    }
+    catch_unwind(AssertUnwindSafe(|| run_on(spec, job))).unwrap_or_else(|panic| {
+        Err(DeviceError::Failed {
+            device: spec.to_string(),
+            reason: panic_text(panic.as_ref()),
+        })
+    })
 }
 
-/// Opens a device and checks that it computes a known product rightly.
+/// Opens a device and checks that it computes known results rightly.
 ///
-/// A GPU's library failures can be silent, so a device is never trusted before it has shown a right result.
+/// A GPU's library failures can be silent, so a device is never trusted before it has shown right results.
 ///
 /// # Errors
 /// As [`dispatch`].
 pub fn open(spec: &DeviceSpec) -> Result<(), DeviceError> {
     presence(spec)?;
-    // Opening a device that is not there panics inside burn; the message becomes the error's reason.
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let outcome = catch_unwind(AssertUnwindSafe(|| run_on(spec, SelfCheck)));
-    std::panic::set_hook(hook);
-    match outcome {
+    match quietly(|| run_on(spec, SelfCheck)) {
         Ok(result) => result?.map_err(|reason| DeviceError::SelfCheck {
             device: spec.to_string(),
             reason,
         }),
-        Err(panic) => Err(DeviceError::Unavailable {
+        Err(reason) => Err(DeviceError::Unavailable {
             device: spec.to_string(),
-            reason: panic_text(panic.as_ref()),
+            reason,
         }),
     }
 }
 
-/// The first compiled-in device that can be opened, GPUs before the CPU, and for each one passed over, why.
+/// The first compiled-in device that can be opened, GPUs before the CPU, and for each one passed over, why. A driver that
+/// computes on the CPU in a GPU's place is passed over: the CPU's own device is faster.
 ///
 /// # Errors
 /// When none can be opened: the last one's error.
@@ -65,7 +73,7 @@ pub fn open_default() -> Result<(DeviceSpec, Vec<DeviceError>), DeviceError> {
     let mut passed_over = Vec::new();
     for kind in DeviceKind::ALL.into_iter().filter(|kind| kind.compiled()) {
         let spec = DeviceSpec { kind, index: None };
-        match open(&spec) {
+        match no_software(&spec).and_then(|()| open(&spec)) {
             Ok(()) => return Ok((spec, passed_over)),
             Err(error) => passed_over.push(error),
         }
@@ -74,6 +82,18 @@ pub fn open_default() -> Result<(DeviceSpec, Vec<DeviceError>), DeviceError> {
         device: "flex".into(),
         feature: "flex",
     }))
+}
+
+/// What `f` gives, or the message of its panic, which nobody sees: opening a device can panic inside burn.
+fn quietly<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    // The hook is the process's own; two threads that swap it would lose it.
+    static HOOK: Mutex<()> = Mutex::new(());
+    let _only = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let outcome = catch_unwind(AssertUnwindSafe(f));
+    std::panic::set_hook(hook);
+    outcome.map_err(|panic| panic_text(panic.as_ref()))
 }
 
 /// The one match from names to types.
@@ -93,11 +113,11 @@ fn run_on<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceEr
         ),
         // One type for all of wgpu: which shader language is compiled is the adapter's affair at run time.
         #[cfg(feature = "wgpu")]
-        DeviceKind::Wgpu => Ok(job.run::<burn::backend::Wgpu>(&wgpu_device(spec))),
+        DeviceKind::Wgpu => Ok(job.run::<burn::backend::Wgpu>(&adapter(spec)?.device)),
         #[cfg(feature = "vulkan")]
-        DeviceKind::Vulkan => Ok(job.run::<burn::backend::Wgpu>(&wgpu_device(spec))),
+        DeviceKind::Vulkan => Ok(job.run::<burn::backend::Wgpu>(&adapter(spec)?.device)),
         #[cfg(feature = "metal")]
-        DeviceKind::Metal => Ok(job.run::<burn::backend::Wgpu>(&wgpu_device(spec))),
+        DeviceKind::Metal => Ok(job.run::<burn::backend::Wgpu>(&adapter(spec)?.device)),
         #[allow(unreachable_patterns, reason = "all kinds may be compiled in")]
         kind => Err(DeviceError::NotCompiled {
             device: spec.to_string(),
@@ -106,11 +126,44 @@ fn run_on<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceEr
     }
 }
 
+/// The adapter that a wgpu device's number stands for; the first without one.
 #[cfg(feature = "wgpu")]
-fn wgpu_device(spec: &DeviceSpec) -> burn::backend::wgpu::WgpuDevice {
-    use burn::backend::wgpu::WgpuDevice;
-    spec.index
-        .map_or(WgpuDevice::DefaultDevice, WgpuDevice::DiscreteGpu)
+fn adapter(spec: &DeviceSpec) -> Result<&'static Adapter, DeviceError> {
+    let adapters = adapters();
+    let number = spec.index.unwrap_or(0);
+    adapters.get(number).ok_or_else(|| {
+        let reason = match adapters {
+            [] => "no driver offers an adapter for compute".to_owned(),
+            _ => {
+                let names = adapters.iter().map(Adapter::to_string);
+                let list: Vec<String> = names
+                    .enumerate()
+                    .map(|(i, name)| format!("{i}: {name}"))
+                    .collect();
+                format!("there is no adapter {number}, only {}", list.join(", "))
+            }
+        };
+        DeviceError::Unavailable {
+            device: spec.to_string(),
+            reason,
+        }
+    })
+}
+
+/// That a device is more than a driver which computes on the CPU.
+fn no_software(spec: &DeviceSpec) -> Result<(), DeviceError> {
+    #[cfg(feature = "wgpu")]
+    if spec.kind.through_wgpu() {
+        let adapter = adapter(spec)?;
+        if adapter.software() {
+            return Err(DeviceError::Unavailable {
+                device: spec.to_string(),
+                reason: format!("{adapter} is a driver that computes on the CPU, used only when asked for"),
+            });
+        }
+    }
+    let _ = spec;
+    Ok(())
 }
 
 /// What can be known about a device without opening it.
@@ -124,6 +177,10 @@ fn presence(spec: &DeviceSpec) -> Result<(), DeviceError> {
     #[cfg(feature = "cuda")]
     if spec.kind == DeviceKind::Cuda {
         cuda_presence(spec)?;
+    }
+    #[cfg(feature = "wgpu")]
+    if spec.kind.through_wgpu() {
+        adapter(spec)?;
     }
     Ok(())
 }
@@ -153,39 +210,14 @@ fn cuda_presence(spec: &DeviceSpec) -> Result<(), DeviceError> {
     Ok(())
 }
 
-/// A product, an element-wise step and a reduction with known results.
+/// Known results: see [`crate::self_check`].
 struct SelfCheck;
 
 impl DeviceJob for SelfCheck {
     type Output = Result<(), String>;
 
     fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
-        const ROWS: usize = 48;
-        const COLUMNS: usize = 80;
-        // Small integers: exact in f32, and in any reduced precision a product may be taken in.
-        let entry = |i: usize, j: usize| ((i * 7 + j * 3) % 5) as f32 - 2.0;
-        let values: Vec<f32> = (0..ROWS * COLUMNS)
-            .map(|k| entry(k / COLUMNS, k % COLUMNS))
-            .collect();
-        let a = Tensor::<B, 2>::from_data(TensorData::new(values, [ROWS, COLUMNS]), device);
-        let product = a.clone().matmul(a.transpose());
-        let step = B::prox_gradient_step(product.clone(), product.clone(), 0.5, 1.0);
-        let norm = B::inner(step.clone(), step);
-        let read = |t: Tensor<B, 2>| t.try_into_data().map_err(|e| e.to_string());
-        let product = read(product)?;
-        let mut expected_norm = 0.0;
-        for (k, found) in product.iter::<f32>().enumerate() {
-            let (i, j) = (k / ROWS, k % ROWS);
-            let expected: f32 = (0..COLUMNS).map(|c| entry(i, c) * entry(j, c)).sum();
-            if found != expected {
-                return Err(format!("a product entry is {found} and should be {expected}"));
-            }
-            expected_norm += f64::from((0.5 * expected.abs() - 1.0).max(0.0)).powi(2);
-        }
-        if (norm - expected_norm).abs() > 1e-4 * expected_norm {
-            return Err(format!("a norm is {norm} and should be {expected_norm}"));
-        }
-        Ok(())
+        Computed::on::<B>(device)?.check()
     }
 }
 

@@ -20,7 +20,9 @@
 //! # Ok::<(), fista_pruner_backends::DeviceError>(())
 //! ```
 
+mod adapters;
 mod border;
+mod cube;
 mod device;
 mod dispatch;
 mod error;
@@ -29,6 +31,7 @@ mod flex_gram;
 mod gram;
 mod ops;
 mod selection;
+mod self_check;
 
 pub use border::{border_bin, size_bin};
 pub use device::{DeviceKind, DeviceSpec};

@@ -37,6 +37,11 @@ pub trait SolverOps: Backend {
     /// Whether a matrix is best factorised by the host: true where device and host share memory and cores.
     const FACTORISE_ON_HOST: bool = true;
 
+    /// The largest tensor that `device` can hold, in bytes; `None` where only memory limits it.
+    fn max_tensor_bytes(_device: &Self::Device) -> Option<u64> {
+        None
+    }
+
     /// One proximal gradient step: `softshrink(point − step · gradient, threshold)`, all `[m, n]`.
     ///
     /// `softshrink(z, t) = sign(z) · max(|z| − t, 0)` is the proximal operator of `t‖·‖₁`
@@ -183,9 +188,3 @@ pub(crate) mod generic {
 
 #[cfg(feature = "ndarray")]
 impl SolverOps for burn::backend::NdArray {}
-
-// Fusion records the default bodies and runs each as one fused element-wise kernel.
-#[cfg(feature = "cube")]
-impl<B: burn_fusion::FusionBackend> SolverOps for burn_fusion::Fusion<B> {
-    const FACTORISE_ON_HOST: bool = false;
-}

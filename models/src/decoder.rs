@@ -241,7 +241,7 @@ impl Decoder {
             device,
             prefix: String::new(),
         };
-        let weight = whole.tensor(&self.head, [rows, columns])?;
+        let weight = whole.runs_of_rows(&self.head, [rows, columns])?;
         let loader = Loader {
             prefix: self.prefix.clone(),
             ..whole

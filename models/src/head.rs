@@ -3,11 +3,11 @@
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::likelihood::{Best, Likelihood};
 use crate::opt;
 use crate::parts::{LayerNorm, Loader, NamedShape, RmsNorm, apply_linear, linear_tensors};
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
@@ -23,8 +23,8 @@ pub struct Head<B: Backend> {
     layer_norm: Option<LayerNorm<B>>,
     /// OPT where the token table is narrower than the residual stream.
     project_out: Option<Linear<B>>,
-    /// Shape `[vocab, columns]`.
-    weight: Tensor<B, 2>,
+    /// `[vocab, columns]`, in one or more runs of rows.
+    weight: Vec<Tensor<B, 2>>,
 }
 
 /// Names, without prefix, and shapes of what comes before the head's weight.
@@ -46,10 +46,10 @@ pub(crate) fn norm_tensors(config: &ModelConfig) -> Vec<NamedShape> {
 }
 
 impl<B: Backend> Head<B> {
-    /// `weight` is `[vocab, columns]`.
+    /// `weight` is `[vocab, columns]`, in one or more runs of rows.
     pub(crate) fn load(
         config: &ModelConfig,
-        weight: Tensor<B, 2>,
+        weight: Vec<Tensor<B, 2>>,
         loader: &Loader<'_, B>,
     ) -> Result<Self, ModelError> {
         let mut head = Self {
@@ -93,11 +93,18 @@ impl<B: Backend> Head<B> {
     /// Logits `[batch, tokens, vocab]` of the last layer's output `[batch, tokens, hidden]`.
     pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, tokens, _] = hidden.dims();
-        let [vocab, columns] = self.weight.dims();
-        self.before_weight(hidden)
-            .reshape([batch * tokens, columns])
-            .matmul(self.weight.clone().transpose())
-            .reshape([batch, tokens, vocab])
+        let x = self.before_weight(hidden);
+        let columns = x.dims()[2];
+        let x = x.reshape([batch * tokens, columns]);
+        let logits = Tensor::cat(self.logits(&x).collect(), 1);
+        let vocab = logits.dims()[1];
+        logits.reshape([batch, tokens, vocab])
+    }
+
+    /// Logits of rows `x [rows, columns]`: `[rows, part]` of each part of the vocabulary.
+    fn logits<'a>(&'a self, x: &'a Tensor<B, 2>) -> impl Iterator<Item = Tensor<B, 2>> + 'a {
+        let part = |weight: &Tensor<B, 2>| x.clone().matmul(weight.clone().transpose());
+        self.weight.iter().map(part)
     }
 
     /// Negative log likelihood, in nats, of `targets` `[batch, tokens]`, where target `t` is what should follow token
@@ -115,8 +122,14 @@ impl<B: Backend> Head<B> {
         targets: Tensor<B, 2, Int>,
     ) -> (Tensor<B, 2>, Tensor<B, 2, Int>) {
         let shape = targets.dims();
-        let parts = self.by_chunks(hidden, targets, MAX_LOGITS, |logits, targets| {
-            (nll(logits.clone(), targets), logits.argmax(1))
+        let parts = self.by_chunks(hidden, targets, MAX_LOGITS, |x, targets| {
+            let mut likelihood = Likelihood::new(targets);
+            let mut best = Best::default();
+            for logits in self.logits(&x) {
+                best.add(logits.clone());
+                likelihood.add(logits);
+            }
+            (likelihood.finish(), best.finish())
         });
         let (nll, best) = parts.into_iter().unzip();
         (
@@ -132,10 +145,16 @@ impl<B: Backend> Head<B> {
         max_logits: usize,
     ) -> Tensor<B, 2> {
         let shape = targets.dims();
-        Tensor::cat(self.by_chunks(hidden, targets, max_logits, nll), 0).reshape(shape)
+        let parts = self.by_chunks(hidden, targets, max_logits, |x, targets| {
+            let mut likelihood = Likelihood::new(targets);
+            self.logits(&x).for_each(|logits| likelihood.add(logits));
+            likelihood.finish()
+        });
+        Tensor::cat(parts, 0).reshape(shape)
     }
 
-    /// What `f` makes of logits `[rows, vocab]` and targets `[rows, 1]`, a few rows at a time.
+    /// What `f` makes of what the head's weight is applied to, `[rows, columns]`, and of targets `[rows, 1]`, as many
+    /// rows at a time as have no more than `max_logits` logits for any part of the vocabulary.
     fn by_chunks<T>(
         &self,
         hidden: Tensor<B, 3>,
@@ -144,58 +163,20 @@ impl<B: Backend> Head<B> {
         f: impl Fn(Tensor<B, 2>, Tensor<B, 2, Int>) -> T,
     ) -> Vec<T> {
         let [batch, tokens, _] = hidden.dims();
-        let [vocab, columns] = self.weight.dims();
         let rows = batch * tokens;
-        let x = self.before_weight(hidden).reshape([rows, columns]);
+        let x = self.before_weight(hidden);
+        let columns = x.dims()[2];
+        let x = x.reshape([rows, columns]);
         let targets = targets.reshape([rows, 1]);
-        let chunk = (max_logits / vocab).max(1);
+        let widest = self.weight.iter().map(|part| part.dims()[0]).max();
+        let chunk = (max_logits / widest.unwrap_or(1).max(1)).max(1);
         let parts = (0..rows).step_by(chunk).map(|start| {
             let these = start..(start + chunk).min(rows);
-            let logits = x
-                .clone()
-                .slice_dim(0, these.clone())
-                .matmul(self.weight.clone().transpose());
-            f(logits, targets.clone().slice_dim(0, these))
+            let slice = x.clone().slice_dim(0, these.clone());
+            f(slice, targets.clone().slice_dim(0, these))
         });
         parts.collect()
     }
-}
-
-/// `ln Σ exp(l) - l[target]` of each row, `[rows, 1]`, from logits `[rows, vocab]` and targets `[rows, 1]`.
-fn nll<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 2, Int>) -> Tensor<B, 2> {
-    let target = logits.clone().gather(1, targets);
-    log_sum_exp(logits) - target
-}
-
-/// Columns whose exponentials are summed at once. One f32 sum over a whole vocabulary is off by some 1e-5 of itself on
-/// backends that add one by one, which is more than perplexities should differ by.
-const SUM_COLUMNS: usize = 256;
-
-/// `ln Σ exp` of each row: `[rows, columns]` to `[rows, 1]`, by blocks of columns and then over the blocks.
-fn log_sum_exp<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
-    let [rows, columns] = x.dims();
-    if columns <= 2 * SUM_COLUMNS {
-        return log_sum_exp_at_once(x);
-    }
-    let blocks = columns / SUM_COLUMNS;
-    let whole = blocks * SUM_COLUMNS;
-    let main = x
-        .clone()
-        .slice_dim(1, 0..whole)
-        .reshape([rows * blocks, SUM_COLUMNS]);
-    let mut parts = vec![log_sum_exp_at_once(main).reshape([rows, blocks])];
-    if whole < columns {
-        parts.push(log_sum_exp_at_once(x.slice_dim(1, whole..columns)));
-    }
-    log_sum_exp(Tensor::cat(parts, 1))
-}
-
-/// `ln Σ exp` as `max - ln(largest probability)`: that probability is at least `1 / columns`, so that its logarithm
-/// loses nothing, and softmax is the one exponential that all backends have a fast kernel for.
-fn log_sum_exp_at_once<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
-    let largest = x.clone().max_dim(1);
-    let probability = softmax(x, 1).max_dim(1);
-    largest - probability.log()
 }
 
 #[cfg(test)]
@@ -208,32 +189,43 @@ mod tests {
 
     type B = burn::backend::Flex;
 
+    /// A head with nothing before its weight `[vocab, columns]`, cut into parts of at most `rows` rows.
+    fn head(weight: Tensor<B, 2>, rows: usize) -> Head<B> {
+        Head {
+            rms_norm: None,
+            layer_norm: None,
+            project_out: None,
+            weight: weight.split(rows, 0),
+        }
+    }
+
     #[test]
     fn likelihood_is_the_logits_log_softmax_across_chunks_of_any_size() {
         let device = Default::default();
         let (batch, tokens, columns, vocab) = (2, 5, 8, 11);
-        let head = Head::<B> {
-            rms_norm: None,
-            layer_norm: None,
-            project_out: None,
-            weight: Tensor::random([vocab, columns], Distribution::Normal(0.0, 3.0), &device),
-        };
+        let weight = Tensor::random([vocab, columns], Distribution::Normal(0.0, 3.0), &device);
+        let whole = head(weight.clone(), vocab);
         let hidden = Tensor::random([batch, tokens, columns], Distribution::Normal(0.0, 3.0), &device);
         let ids: Vec<i64> = (0..(batch * tokens) as i64).map(|i| i * 7 % 11).collect();
         let targets =
             Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [batch, tokens]), (&device, DType::I64));
-        let expected = log_softmax(head.forward(hidden.clone()), 2)
+        let expected = log_softmax(whole.forward(hidden.clone()), 2)
             .gather(2, targets.clone().unsqueeze_dim(2))
             .neg()
             .into_data()
             .into_vec::<f32>()
             .unwrap();
-        for max_logits in [1, 2 * vocab, 3 * vocab + 1, 10 * vocab, MAX_LOGITS] {
-            let nll = head.nll_in_chunks(hidden.clone(), targets.clone(), max_logits);
-            assert_eq!(nll.dims(), [batch, tokens]);
-            let nll = nll.into_data().into_vec::<f32>().unwrap();
-            for (found, expected) in nll.iter().zip(&expected) {
-                assert!((found - expected).abs() < 2e-5, "{found} {expected}");
+        for part in [1, 4, 10, vocab] {
+            let head = head(weight.clone(), part);
+            let logits = head.forward(hidden.clone()) - whole.forward(hidden.clone());
+            assert!(logits.abs().max().into_scalar() < 1e-5);
+            for max_logits in [1, 2 * vocab, 3 * vocab + 1, 10 * vocab, MAX_LOGITS] {
+                let nll = head.nll_in_chunks(hidden.clone(), targets.clone(), max_logits);
+                assert_eq!(nll.dims(), [batch, tokens]);
+                let nll = nll.into_data().into_vec::<f32>().unwrap();
+                for (found, expected) in nll.iter().zip(&expected) {
+                    assert!((found - expected).abs() < 2e-5, "{found} {expected}");
+                }
             }
         }
     }
@@ -247,44 +239,17 @@ mod tests {
                 weight[token * 2] = 1.0;
             }
             weight[3 * 2 + 1] = 1.0;
-            let head = Head::<B> {
-                rms_norm: None,
-                layer_norm: None,
-                project_out: None,
-                weight: Tensor::from_data(TensorData::new(weight, [vocab, 2]), &device),
-            };
-            let hidden = Tensor::from_floats([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [-1.0, -1.0]]], &device);
-            let targets = Tensor::from_ints([[2, 2, 5, 6]], &device);
-            let (nll, best) = head.token_scores(hidden.clone(), targets.clone());
-            let best: Vec<i64> = best.into_data().iter::<i64>().collect();
-            assert_eq!(best, [2, 3, 2, 0]);
-            let alone = head.token_nll(hidden, targets).into_data();
-            assert_eq!(nll.into_data(), alone);
-        }
-    }
-
-    #[test]
-    fn likelihood_of_an_impossible_token_is_finite() {
-        let device = Default::default();
-        let logits = Tensor::<B, 2>::from_floats([[500.0, -500.0, 499.0]], &device);
-        let targets = Tensor::<B, 2, Int>::from_ints([[1]], &device);
-        let nll = nll(logits, targets).into_data().into_vec::<f32>().unwrap();
-        assert!((nll[0] - 1_000.313_3).abs() < 1e-3, "{nll:?}");
-    }
-
-    #[test]
-    fn sums_over_large_vocabularies_keep_their_digits() {
-        let device = Default::default();
-        for vocab in [511, 513, 768, 50_257] {
-            let value = |i: usize| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) * 4.0;
-            let values: Vec<f32> = (0..2 * vocab).map(value).collect();
-            let exact = |row: &[f32]| row.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
-            let expected: Vec<f64> = values.chunks(vocab).map(exact).collect();
-            let x = Tensor::<B, 2>::from_data(TensorData::new(values, [2, vocab]), &device);
-            let found = log_sum_exp(x).into_data().into_vec::<f32>().unwrap();
-            for (found, expected) in found.iter().zip(expected) {
-                let apart = (f64::from(*found) - expected).abs();
-                assert!(apart < 2e-6, "{vocab}: {apart:e}");
+            let weight = Tensor::<B, 2>::from_data(TensorData::new(weight, [vocab, 2]), &device);
+            for part in [1, 3, 4, vocab] {
+                let head = head(weight.clone(), part);
+                let hidden =
+                    Tensor::from_floats([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [-1.0, -1.0]]], &device);
+                let targets = Tensor::from_ints([[2, 2, 5, 6]], &device);
+                let (nll, best) = head.token_scores(hidden.clone(), targets.clone());
+                let best: Vec<i64> = best.into_data().iter::<i64>().collect();
+                assert_eq!(best, [2, 3, 2, 0]);
+                let alone = head.token_nll(hidden, targets).into_data();
+                assert_eq!(nll.into_data(), alone);
             }
         }
     }

@@ -21,6 +21,7 @@ mod decoder;
 mod embedding;
 mod head;
 mod layer;
+mod likelihood;
 mod llama;
 mod opt;
 

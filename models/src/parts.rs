@@ -5,7 +5,7 @@ use crate::source::TensorSource;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor, TensorPrimitive};
+use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
 
 /// A name and the shape that the configuration gives it.
 pub(crate) type NamedShape = (String, Vec<usize>);
@@ -14,6 +14,10 @@ pub(crate) type NamedShape = (String, Vec<usize>);
 pub fn on_host<B: Backend>(device: &B::Device) -> bool {
     matches!(B::name(device).as_str(), "flex" | "ndarray")
 }
+
+/// Elements of a run of rows, 128 MB of f32: what WebGPU lets a shader bind on every device (its default
+/// `maxStorageBufferBindingSize`). A vocabulary's table can be larger than many devices' own limits.
+const MAX_RUN: usize = 32 << 20;
 
 /// Takes tensors with a common name prefix from a source to a device.
 pub(crate) struct Loader<'a, B: Backend> {
@@ -33,6 +37,30 @@ impl<B: Backend> Loader<'_, B> {
         let name = format!("{}{name}", self.prefix);
         let data = self.source.load(&name, &shape).map_err(ModelError::Source)?;
         Ok(Tensor::from_data(data, (self.device, DType::F32)))
+    }
+
+    /// The matrix `PREFIX NAME` as f32, cut into runs of rows that any device can bind: at most [`MAX_RUN`] elements each,
+    /// but whole on a host backend, which has no such limit.
+    pub(crate) fn runs_of_rows(
+        &self,
+        name: &str,
+        [rows, columns]: [usize; 2],
+    ) -> Result<Vec<Tensor<B, 2>>, ModelError> {
+        if on_host::<B>(self.device) {
+            return Ok(vec![self.tensor(name, [rows, columns])?]);
+        }
+        let name = format!("{}{name}", self.prefix);
+        let data = self
+            .source
+            .load(&name, &[rows, columns])
+            .map_err(ModelError::Source)?;
+        let values: &[f32] = data.as_slice().expect("a tensor source gives f32 values");
+        let run = (MAX_RUN / columns.max(1)).max(1) * columns.max(1);
+        let upload = |values: &[f32]| {
+            let data = TensorData::new(values.to_vec(), [values.len() / columns.max(1), columns]);
+            Tensor::from_data(data, (self.device, DType::F32))
+        };
+        Ok(values.chunks(run).map(upload).collect())
     }
 
     /// A trainable tensor.

@@ -112,7 +112,7 @@ impl<'a, B: SolverOps> Along<'a, B> {
             .map(|path| {
                 let model = (source.checkpoint, source.decoder);
                 let hidden = path.iter().map(|state| Ok(state?.input));
-                head_nll::<B>(model, hidden, source.windows, source.batch_tokens, device)
+                head_nll::<B>(model, hidden, source.windows, device)
             })
             .collect()
     }

@@ -6,6 +6,7 @@
 use super::perplexity::PASS_BYTES;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::progress::{Event, Observer};
 use burn::tensor::{Int, Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
@@ -59,7 +60,8 @@ pub fn loglikelihoods<B: SolverOps>(
     device: &B::Device,
     observer: &mut dyn Observer,
 ) -> Result<(Vec<Vec<Score>>, Work)> {
-    let plans = plan(groups, Pack::<B>::preferred_rows(device));
+    let rows = Limits::of::<B>(decoder, device)?.rows();
+    let plans = plan(groups, Pack::<B>::preferred_rows(device).min(rows.max(1)));
     let row_bytes = decoder.config().hidden_size() * size_of::<f32>();
     let passes = passes(plans, PASS_BYTES / row_bytes.max(1));
     observer.event(Event::Stage {

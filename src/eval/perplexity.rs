@@ -3,9 +3,10 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::progress::{Event, Observer};
 use crate::prune::token_batches;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::Decoder;
 use serde::Serialize;
@@ -89,6 +90,7 @@ fn one_pass<B: SolverOps>(
     device: &B::Device,
     observer: &mut dyn Observer,
 ) -> Result<Vec<f64>> {
+    let batch_tokens = Limits::of::<B>(decoder, device)?.batch_tokens(batch_tokens, windows)?;
     let embedding = decoder.embedding::<B>(checkpoint, device)?;
     let mut hidden: Vec<Tensor<B, 3>> = token_batches::<B>(windows, batch_tokens, device)
         .map(|ids| embedding.forward(ids, 0))
@@ -107,13 +109,13 @@ fn one_pass<B: SolverOps>(
     }
     observer.event(Event::Working { on: "head" });
     let hidden = hidden.into_iter().map(Ok);
-    let window_nll = head_nll::<B>((checkpoint, decoder), hidden, windows, batch_tokens, device)?;
+    let window_nll = head_nll::<B>((checkpoint, decoder), hidden, windows, device)?;
     observer.event(Event::Step);
     Ok(window_nll)
 }
 
-/// Mean negative log-likelihood of each window, from the hidden states after the last layer, in the batches that
-/// [`token_batches`] makes of the windows.
+/// Mean negative log-likelihood of each window, from the hidden states after the last layer: batches of as many windows
+/// each as their first dimension says.
 ///
 /// # Errors
 /// When a tensor cannot be read, or the device fails.
@@ -121,16 +123,23 @@ pub(crate) fn head_nll<B: SolverOps>(
     (checkpoint, decoder): (&Checkpoint, &Decoder),
     hidden: impl Iterator<Item = Result<Tensor<B, 3>>>,
     windows: &[Vec<u32>],
-    batch_tokens: usize,
     device: &B::Device,
 ) -> Result<Vec<f64>> {
     let head = decoder.head::<B>(checkpoint, device)?;
     let mut window_nll = Vec::with_capacity(windows.len());
-    for (hidden, ids) in hidden.zip(token_batches::<B>(windows, batch_tokens, device)) {
+    let mut rest = windows;
+    for hidden in hidden {
         let hidden = hidden?;
         let [batch, tokens, width] = hidden.dims();
+        let these;
+        (these, rest) = rest.split_at(batch);
         let predicting = hidden.slice([0..batch, 0..tokens - 1, 0..width]);
-        let targets: Tensor<B, 2, Int> = ids.slice([0..batch, 1..tokens]);
+        let targets: Vec<i64> = these
+            .iter()
+            .flat_map(|window| &window[1..])
+            .map(|id| i64::from(*id))
+            .collect();
+        let targets = Tensor::<B, 2, Int>::from_data(TensorData::new(targets, [batch, tokens - 1]), device);
         let nll = crate::solver::download(head.token_nll(predicting, targets))?;
         window_nll.extend(
             nll.chunks(tokens - 1)

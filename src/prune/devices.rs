@@ -5,10 +5,11 @@
 use super::layer::{BranchState, LayerRun};
 use super::{
     Branch, SavedStatistics, Source, StateStore, States, WeightSink, check_selection, dense_input_only,
-    embed, operators_by_layer, through,
+    embed, operators_by_layer, selected, through,
 };
 use crate::config::PruneConfig;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::progress::{Event, Observer, silent};
 use crate::report::{LayerSeconds, OperatorReport};
 use burn::tensor::{Tensor, TensorData};
@@ -261,6 +262,8 @@ impl DeviceJob for Worker<'_> {
 
     fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
         let different_tokens = self.shared.source.different_tokens();
+        let decoder = self.shared.source.decoder;
+        Limits::of::<B>(decoder, device)?.grams(&selected(decoder, self.shared.config))?;
         loop {
             let next = self.queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(work) = next else {

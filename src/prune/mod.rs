@@ -19,6 +19,7 @@ pub use states::{StateFolder, StateStore};
 use crate::checkpoint::Checkpoint;
 use crate::config::{LayerInput, PruneConfig};
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::progress::{Event, Observer, silent};
 use crate::report::{LayerSeconds, OperatorReport};
 use crate::solver::LayerProblem;
@@ -207,9 +208,11 @@ pub fn prune_branches<B: SolverOps>(
     observer: &mut dyn Observer,
     after_layer: &mut AfterLayer<'_, B>,
 ) -> Result<(Vec<BranchOutcome>, f64)> {
+    let limits = Limits::of::<B>(source.decoder, device)?;
     for branch in &branches {
         branch.config.solver.validate()?;
         check_selection(source.decoder, branch.config)?;
+        limits.grams(&selected(source.decoder, branch.config))?;
         if span.before.is_none() && span.layers.start > 0 {
             dense_input_only(branch.config, "--shard")?;
         }
@@ -362,6 +365,7 @@ pub(crate) fn survey<B: SolverOps>(
     mut each: impl FnMut(usize, &LayerProblem<B>) -> Result<()>,
 ) -> Result<()> {
     check_selection(source.decoder, config)?;
+    Limits::of::<B>(source.decoder, device)?.grams(&selected(source.decoder, config))?;
     let layers = source.decoder.config().num_layers();
     observer.event(Event::Stage {
         name: "survey of the dense layers",
@@ -427,8 +431,10 @@ fn check_selection(decoder: &Decoder, config: &PruneConfig) -> Result<()> {
 
 /// The model's hidden states before the first layer.
 pub(crate) fn embed<'a, B: SolverOps>(source: &Source<'a>, device: &B::Device) -> Result<States<'a, B>> {
+    let limits = Limits::of::<B>(source.decoder, device)?;
+    let batch_tokens = limits.batch_tokens(source.batch_tokens, source.windows)?;
     let embedding = source.decoder.embedding::<B>(source.checkpoint, device)?;
-    let batches = token_batches(source.windows, source.batch_tokens, device);
+    let batches = token_batches(source.windows, batch_tokens, device);
     States::of_hidden(
         batches.map(|ids| embedding.forward(ids, 0)),
         source.states,

@@ -13,6 +13,7 @@ mod cli_pack;
 mod cli_prune;
 mod cli_solve;
 mod cli_verify;
+mod devices;
 mod docs;
 mod documents;
 mod hub_data;

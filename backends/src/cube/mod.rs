@@ -1,0 +1,60 @@
+//! [`SolverOps`] on every GPU that CubeCL compiles for: CUDA, ROCm, and what wgpu finds.
+//!
+//! burn records element-wise operations and runs each chain of them as one kernel: the default bodies of a proximal step and
+//! of the extrapolation after it are a single pass over memory, or part of the product before them. `BURN_FUSION_LOG=full`
+//! shows that (`fused ElementWise (7 ops)`, `fused Matmul (6 ops)`) for `tests/devices/operations.rs`.
+//!
+//! Selections have kernels of their own, which give the entries that Flex's give, and so has the compensated sum, which
+//! compilers of shaders would rearrange.
+#![cfg(feature = "cube")]
+
+mod kernels;
+mod launch;
+mod queue;
+
+use crate::ops::{SolverOps, SplittingStep};
+use burn::tensor::Tensor;
+use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
+use burn_fusion::Fusion;
+use launch::{CompensatedAdd, Splitting};
+
+impl<R, F, I, BT> SolverOps for Fusion<CubeBackend<R, F, I, BT>>
+where
+    R: CubeRuntime,
+    F: FloatElement,
+    I: IntElement,
+    BT: BoolElement,
+{
+    const FACTORISE_ON_HOST: bool = false;
+
+    fn max_tensor_bytes(device: &Self::Device) -> Option<u64> {
+        Some(R::client(device).properties().memory.max_page_size)
+    }
+
+    fn splitting_step(
+        moved: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        dual: Tensor<Self, 2>,
+        drift: Option<Tensor<Self, 2>>,
+        step: SplittingStep,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        let mut inputs = vec![moved, weight, dual];
+        inputs.extend(drift);
+        pair(queue::enqueue(Splitting(step), inputs))
+    }
+
+    fn compensated_add(
+        sum: Tensor<Self, 2>,
+        compensation: Tensor<Self, 2>,
+        term: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        pair(queue::enqueue(CompensatedAdd, vec![sum, compensation, term]))
+    }
+}
+
+fn pair<T>(outputs: Vec<T>) -> (T, T) {
+    match <[T; 2]>::try_from(outputs) {
+        Ok([a, b]) => (a, b),
+        Err(_) => unreachable!("the kernel has two outputs"),
+    }
+}

@@ -1,0 +1,204 @@
+//! What a device must compute rightly before it is trusted: failures of a GPU's driver or run-time compiler can be silent,
+//! and the work would go on with garbage.
+//!
+//! [`Computed::on`] computes a few small things on the device, [`Computed::check`] holds them against the host. Entries are
+//! small integers, exact in f32 and in any reduced precision that a product may be taken in, so that nothing but a fault
+//! differs.
+
+use crate::ops::{SolverOps, SplittingStep};
+use crate::selection::Selection;
+use burn::tensor::{Tensor, TensorData};
+
+// Powers of two: shares of them are exact, so that no device may choose another border for want of digits.
+const ROWS: usize = 32;
+const COLUMNS: usize = 64;
+
+/// Entries that the selection cuts.
+const CUT: usize = ROWS * COLUMNS / 2;
+
+/// What a device made of the known inputs.
+#[derive(Debug, Clone)]
+pub(crate) struct Computed {
+    /// `A B` with `A [ROWS, COLUMNS]`, `B [COLUMNS, ROWS]`: `[ROWS, ROWS]`.
+    product: Vec<f32>,
+    /// `Aᵀ A`, `[COLUMNS, COLUMNS]`.
+    gram: Vec<f32>,
+    /// A proximal step from `A B` along itself, `[ROWS, ROWS]`.
+    step: Vec<f32>,
+    /// `‖A B‖²`
+    norm: f64,
+    /// The largest half of [`size`]'s entries, `[ROWS, COLUMNS]`; zero elsewhere.
+    selected: Vec<f32>,
+}
+
+/// An entry of `A`, between −2 and 2.
+fn a(i: usize, j: usize) -> f32 {
+    ((i * 7 + j * 3) % 5) as f32 - 2.0
+}
+
+/// An entry of `B`, between −3 and 3.
+fn b(i: usize, j: usize) -> f32 {
+    ((i * 5 + j * 11) % 7) as f32 - 3.0
+}
+
+/// An entry to be selected from: no two of one size, of both signs.
+fn size(i: usize, j: usize) -> f32 {
+    let place = i * COLUMNS + j;
+    // An odd factor and a power of two: every size from 1 on comes once.
+    let size = (place * 1999 % (ROWS * COLUMNS) + 1) as f32;
+    if place.is_multiple_of(3) { -size } else { size }
+}
+
+fn values(rows: usize, columns: usize, entry: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+    (0..rows * columns)
+        .map(|k| entry(k / columns, k % columns))
+        .collect()
+}
+
+impl Computed {
+    /// Computes on `device`.
+    ///
+    /// # Errors
+    /// What the device reports, where it notices a failure itself.
+    pub(crate) fn on<B: SolverOps>(device: &B::Device) -> Result<Self, String> {
+        let matrix = |rows, columns, entry: fn(usize, usize) -> f32| {
+            Tensor::<B, 2>::from_data(
+                TensorData::new(values(rows, columns, entry), [rows, columns]),
+                device,
+            )
+        };
+        let left = matrix(ROWS, COLUMNS, a);
+        let product = left.clone().matmul(matrix(COLUMNS, ROWS, b));
+        let step = B::prox_gradient_step(product.clone(), product.clone(), 0.5, 1.0);
+        let norm = B::inner(product.clone(), product.clone());
+        let sizes = matrix(ROWS, COLUMNS, size);
+        let nothing = sizes.zeros_like();
+        // With no weight and no dual yet, the right side is what stays.
+        let selection = SplittingStep {
+            selection: Selection::AllBut(CUT),
+            rho: 1.0,
+            dual_factor: 0.0,
+        };
+        let (selected, _) = B::splitting_step(sizes, nothing.clone(), nothing, None, selection);
+        let read = |tensor: Tensor<B, 2>| {
+            let data = tensor.try_into_data().map_err(|error| error.to_string())?;
+            Ok::<_, String>(data.iter::<f32>().collect())
+        };
+        Ok(Self {
+            gram: read(left.clone().transpose().matmul(left))?,
+            product: read(product)?,
+            step: read(step)?,
+            norm,
+            selected: read(selected)?,
+        })
+    }
+
+    /// Holds what was computed against the host.
+    ///
+    /// # Errors
+    /// The first thing that differs.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let product = |i, j| (0..COLUMNS).map(|k| a(i, k) * b(k, j)).sum::<f32>();
+        let gram = |i, j| (0..ROWS).map(|k| a(k, i) * a(k, j)).sum::<f32>();
+        // Half of the product is left by the step, and one is taken off towards zero.
+        let step = |i, j| {
+            let half = 0.5 * product(i, j);
+            half.signum() * (half.abs() - 1.0).max(0.0)
+        };
+        let selected = |i, j| {
+            let entry = size(i, j);
+            if entry.abs() > CUT as f32 { entry } else { 0.0 }
+        };
+        compare("a matrix product", &self.product, ROWS, product)?;
+        compare("a Gram matrix", &self.gram, COLUMNS, gram)?;
+        compare("a proximal step", &self.step, ROWS, step)?;
+        compare("a selection of entries", &self.selected, COLUMNS, selected)?;
+        let norm: f64 = values(ROWS, ROWS, product)
+            .iter()
+            .map(|v| f64::from(*v).powi(2))
+            .sum();
+        // A row's sum is an integer below 2²⁴, exact in any order.
+        if self.norm != norm {
+            return Err(format!("a squared norm is {} and should be {norm}", self.norm));
+        }
+        Ok(())
+    }
+}
+
+/// Compares matrices of `columns` columns; what is not a number differs from everything.
+fn compare(
+    what: &str,
+    found: &[f32],
+    columns: usize,
+    expected: impl Fn(usize, usize) -> f32,
+) -> Result<(), String> {
+    let wrong = |(k, found): (usize, &f32)| {
+        let (i, j) = (k / columns, k % columns);
+        (*found != expected(i, j)).then(|| (i, j, *found, expected(i, j)))
+    };
+    let wrong: Vec<_> = found.iter().enumerate().filter_map(wrong).collect();
+    match wrong.first() {
+        None => Ok(()),
+        Some((i, j, found_there, expected)) => Err(format!(
+            "{} of {} entries of {what} are wrong: row {i}, column {j} is {found_there} and should be {expected}",
+            wrong.len(),
+            found.len()
+        )),
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn right() -> Computed {
+        let computed = Computed::on::<burn::backend::Flex>(&Default::default()).unwrap();
+        assert_eq!(computed.check(), Ok(()));
+        computed
+    }
+
+    /// What a driver that fails silently gives: zeros, one wrong entry, values that are not numbers.
+    #[test]
+    fn wrong_values_are_noticed_wherever_they_are() {
+        type Part = (&'static str, fn(&mut Computed) -> &mut Vec<f32>);
+        let parts: [Part; 4] = [
+            ("matrix product", |c| &mut c.product),
+            ("Gram matrix", |c| &mut c.gram),
+            ("proximal step", |c| &mut c.step),
+            ("selection", |c| &mut c.selected),
+        ];
+        for (name, part) in parts {
+            let faults: [fn(&mut Vec<f32>); 4] = [
+                |values| values.fill(0.0),
+                |values| *values.last_mut().unwrap() += 1.0,
+                |values| values[17] = f32::NAN,
+                |values| values.rotate_left(1),
+            ];
+            for fault in faults {
+                let mut computed = right();
+                fault(part(&mut computed));
+                let reason = computed.check().unwrap_err();
+                assert!(reason.contains(name), "{reason}");
+                assert!(reason.contains("should be"), "{reason}");
+            }
+        }
+        let mut computed = right();
+        computed.norm = f64::NAN;
+        assert!(computed.check().unwrap_err().contains("norm"));
+    }
+
+    /// A selection that is one entry off, as a wrong comparison at the border would make it.
+    #[test]
+    fn a_selection_that_is_one_off_is_noticed() {
+        let mut computed = right();
+        let smallest_kept = computed
+            .selected
+            .iter_mut()
+            .find(|v| v.abs() == CUT as f32 + 1.0)
+            .unwrap();
+        *smallest_kept = 0.0;
+        assert!(computed.check().unwrap_err().contains("1 of 2048 entries"));
+    }
+}

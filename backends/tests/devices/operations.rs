@@ -1,0 +1,118 @@
+//! The solver's operations but the selection, and the products around them.
+
+use crate::present::{Matrix, assert_alike};
+use burn::tensor::Tensor;
+use fista_pruner_backends::{ConjugateState, DeviceJob, SolverOps};
+
+/// Rows and columns that no tile, chunk or vector of any device divides, and one of each.
+const SHAPES: [(usize, usize); 4] = [(1, 1), (3, 130), (70, 33), (129, 257)];
+
+/// f32's last digits, after sums of some hundred terms.
+const TOLERANCE: f32 = 1e-5;
+
+/// Work that is the same function for every backend.
+macro_rules! job {
+    ($name:ident($rows:ident, $columns:ident, $device:ident) $body:block) => {
+        #[derive(Clone)]
+        struct $name(usize, usize);
+        impl DeviceJob for $name {
+            type Output = Vec<Matrix>;
+            fn run<B: SolverOps>(self, $device: &B::Device) -> Vec<Matrix> {
+                let Self($rows, $columns) = self;
+                let outputs: Vec<Tensor<B, 2>> = $body;
+                outputs.into_iter().map(Matrix::of).collect()
+            }
+        }
+        for (rows, columns) in SHAPES {
+            let name = format!("{} {rows} x {columns}", stringify!($name));
+            assert_alike(&name, &$name(rows, columns), TOLERANCE);
+        }
+    };
+}
+
+#[test]
+fn proximal_steps_and_extrapolations() {
+    job!(Steps(rows, columns, device) {
+        let point = Matrix::mixed(rows, columns, 1).on::<B>(device);
+        let gradient = Matrix::mixed(rows, columns, 2).on::<B>(device);
+        let step = B::prox_gradient_step(point.clone(), gradient.clone(), 0.7, 0.2);
+        let next = B::extrapolate(step.clone(), point, 0.3);
+        // Views that are not contiguous.
+        let turned = B::prox_gradient_step(step.clone().transpose(), gradient.transpose(), 0.7, 0.2);
+        vec![step, next, turned]
+    });
+}
+
+#[test]
+fn compensated_sums() {
+    job!(Sums(rows, columns, device) {
+        let mut sum = Tensor::<B, 2>::zeros([rows, columns], device);
+        let mut compensation = sum.clone();
+        for seed in 0..20 {
+            let term = Matrix::mixed(rows, columns, seed).on::<B>(device);
+            (sum, compensation) = B::compensated_add(sum, compensation, term);
+        }
+        vec![sum]
+    });
+}
+
+/// A hundred tenths of a millionth on top of one: lost without the compensation, so that a compiler that rearranges sums
+/// would show.
+#[test]
+fn compensation_survives_the_devices_compiler() {
+    job!(Compensated(rows, columns, device) {
+        let mut sum = Tensor::<B, 2>::ones([rows, columns], device);
+        let mut compensation = sum.zeros_like();
+        for _ in 0..100 {
+            let term = sum.ones_like().mul_scalar(1e-7);
+            (sum, compensation) = B::compensated_add(sum, compensation, term);
+        }
+        vec![(sum - 1.0).mul_scalar(1e5)]
+    });
+}
+
+#[test]
+fn inner_products_and_distances() {
+    job!(Sums(rows, columns, device) {
+        let a = Matrix::mixed(rows, columns, 1).on::<B>(device);
+        let b = Matrix::mixed(rows, columns, 2).on::<B>(device);
+        let values = vec![
+            B::inner(a.clone(), a.clone()) as f32,
+            B::squared_distance(a, b) as f32,
+        ];
+        vec![Matrix::new(1, 2, values).on::<B>(device)]
+    });
+}
+
+#[test]
+fn products_and_gram_matrices() {
+    job!(Products(rows, columns, device) {
+        let a = Matrix::mixed(rows, columns, 1).on::<B>(device);
+        let gram = a.clone().transpose().matmul(a.clone());
+        let product = a.clone().matmul(gram.clone());
+        vec![product, gram, a.clone().matmul(a.transpose())]
+    });
+}
+
+#[test]
+fn conjugate_steps() {
+    job!(Conjugate(rows, columns, device) {
+        let matrix = |seed| Matrix::mixed(rows, columns, seed);
+        let mask = matrix(5).map(|v| f32::from(u8::from(v > 0.0))).on::<B>(device);
+        let direction = matrix(3).on::<B>(device) * mask.clone();
+        let mut state = ConjugateState {
+            point: matrix(1).on::<B>(device),
+            residual: matrix(2).on::<B>(device) * mask.clone(),
+            energy: (direction.clone() * direction.clone()).sum_dim(1),
+            direction,
+        };
+        // A curvature that is positive but in the first row, which is done.
+        let ramp = Matrix::new(rows, 1, (0..rows).map(|row| row as f32).collect()).on::<B>(device);
+        let scale = Matrix::mixed(1, columns, 6).map(f32::abs).on::<B>(device);
+        for _ in 0..2 {
+            let image = state.direction.clone() * ramp.clone();
+            state = B::conjugate_step(state, image, mask.clone(), scale.clone());
+        }
+        vec![state.point, state.residual, state.direction, state.energy]
+    });
+}
