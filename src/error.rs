@@ -233,9 +233,6 @@ impl Error {
             Self::Tokenizer(error) => error.hint(),
             // A tensor that the decoder asked this crate for: the advice is that of the error inside.
             Self::Model(ModelError::Source(source)) => source.downcast_ref::<Self>()?.hint(),
-            Self::Device(DeviceError::NotCompiled { feature, .. }) => Some(format!(
-                "build with `cargo build --release --features {feature}`, or choose another --device"
-            )),
             Self::Module(error) => error.hint(),
             Self::Device(error) => error.hint(),
             Self::TooLargeForDevice { remedy, .. } => Some(match remedy {

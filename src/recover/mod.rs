@@ -200,7 +200,7 @@ fn mean_nll<B: SolverOps>(
 ) -> Result<f64> {
     let parts = (&model.checkpoint, &model.decoder);
     let hidden = hidden.into_iter().map(Ok);
-    let nll = head_nll::<B>(parts, hidden, windows, ONE_WINDOW, device)?;
+    let nll = head_nll::<B>(parts, hidden, windows, device)?;
     Ok(nll.iter().sum::<f64>() / nll.len().max(1) as f64)
 }
 
