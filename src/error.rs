@@ -191,6 +191,10 @@ pub enum Error {
     /// The device could not be opened or failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+
+    /// A caller's module, or a mask for it, that cannot be used.
+    #[error(transparent)]
+    Module(#[from] crate::module::ModuleError),
 }
 
 impl From<crate::hub::HubError> for Error {
@@ -229,6 +233,7 @@ impl Error {
             Self::Tokenizer(error) => error.hint(),
             // A tensor that the decoder asked this crate for: the advice is that of the error inside.
             Self::Model(ModelError::Source(source)) => source.downcast_ref::<Self>()?.hint(),
+            Self::Module(error) => error.hint(),
             Self::Device(error) => error.hint(),
             Self::TooLargeForDevice { remedy, .. } => Some(match remedy {
                 Some(remedy) => format!("{remedy}, or use a device without that limit: --device flex"),

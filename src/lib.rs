@@ -49,5 +49,8 @@ pub mod mask;
 pub mod pack;
 pub mod verify;
 
+pub mod module;
+pub mod recover;
+
 pub mod cli;
 pub mod demo;

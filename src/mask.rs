@@ -45,15 +45,15 @@ pub struct MaskSummary {
 
 /// One operator's mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct OperatorMask {
+pub(crate) struct OperatorMask {
     /// `[out, in]`.
-    shape: [usize; 2],
+    pub(crate) shape: [usize; 2],
     /// `[out, ⌈in/8⌉]`.
-    bits: Vec<u8>,
+    pub(crate) bits: Vec<u8>,
 }
 
 /// Masks by the full name of the weight.
-type Masks = BTreeMap<String, OperatorMask>;
+pub(crate) type Masks = BTreeMap<String, OperatorMask>;
 
 /// Whether a stored floating-point number is neither +0 nor −0: any bit but the sign is set.
 pub(crate) fn is_nonzero(element: &[u8]) -> bool {
@@ -75,12 +75,12 @@ pub(crate) fn bits(keep: &[bool], columns: usize) -> Vec<u8> {
 }
 
 impl OperatorMask {
-    fn zeros(&self) -> usize {
+    pub(crate) fn zeros(&self) -> usize {
         let kept: u32 = self.bits.iter().map(|b| b.count_ones()).sum();
         self.shape[0] * self.shape[1] - kept as usize
     }
 
-    fn keeps(&self, row: usize, column: usize) -> bool {
+    pub(crate) fn keeps(&self, row: usize, column: usize) -> bool {
         let row_bytes = self.shape[1].div_ceil(8);
         self.bits[row * row_bytes + column / 8] >> (column % 8) & 1 == 1
     }
@@ -239,7 +239,7 @@ fn sha256(masks: &Masks) -> String {
 }
 
 /// Writes beside `output` and renames, so that it appears whole. Gives its size in bytes.
-fn write(masks: &Masks, output: &Path) -> Result<u64> {
+pub(crate) fn write(masks: &Masks, output: &Path) -> Result<u64> {
     let mut file = FileBuilder::default();
     for (name, mask) in masks {
         let shape = vec![mask.shape[0], mask.shape[1].div_ceil(8)];
@@ -257,7 +257,7 @@ fn write(masks: &Masks, output: &Path) -> Result<u64> {
 }
 
 /// Reads and checks a mask.
-fn read(path: &Path) -> Result<Masks> {
+pub(crate) fn read(path: &Path) -> Result<Masks> {
     let wrong = |reason: String| refused(path, reason);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let file = WeightFile::open(path.parent().unwrap_or(Path::new("")), &name)?;

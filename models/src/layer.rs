@@ -52,6 +52,11 @@ impl<B: Backend> LayerState<B> {
         }
     }
 
+    /// The residual stream that the next residual sum adds to, `[batch, tokens, hidden]`; nothing after the last group.
+    pub fn residual(&self) -> Option<&Tensor<B, 3>> {
+        self.residual.as_ref()
+    }
+
     /// The state of sequence `i` alone, in memory of its own: host backends are slow on parts of a buffer.
     fn sequence(&self, i: usize) -> Self {
         let part = |x: &Tensor<B, 3>| x.clone().slice_dim(0, i..i + 1).mul_scalar(1.0);
@@ -112,11 +117,22 @@ impl<B: Backend> Layer<B> {
     /// Operator groups of a layer, in every family.
     pub const GROUPS: usize = 4;
 
+    /// Those of them that belong to attention; the others are the MLP's.
+    pub const ATTENTION_GROUPS: usize = 2;
+
     /// The input of the first group's operators, from the layer's input `[batch, tokens, hidden]`.
     ///
     /// The sequences start at position 0 and have no padding.
     pub fn begin(&self, hidden: Tensor<B, 3>) -> LayerState<B> {
         by_sequence(LayerState::last(hidden), |state| self.start(state.input))
+    }
+
+    /// The state after [`Self::ATTENTION_GROUPS`] groups, from its residual stream `[batch, tokens, hidden]` alone.
+    pub fn middle(&self, stream: Tensor<B, 3>) -> LayerState<B> {
+        by_sequence(LayerState::last(stream), |state| match self {
+            Self::Opt(layer) => layer.middle(state.input),
+            Self::Llama(layer) => layer.middle(state.input),
+        })
     }
 
     fn start(&self, hidden: Tensor<B, 3>) -> LayerState<B> {

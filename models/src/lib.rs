@@ -39,6 +39,6 @@ pub use layer::{Layer, LayerState};
 pub use llama::LlamaLayer;
 pub use opt::OptLayer;
 pub use packed::Pack;
-pub use parts::KvCache;
+pub use parts::{KvCache, on_host};
 pub use rope::{RopeConfig, RopePrecision, RopeScaling};
 pub use source::{SourceError, TensorSource};

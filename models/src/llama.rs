@@ -115,13 +115,15 @@ impl<B: Backend> LlamaLayer<B> {
         LayerState::new(self.input_layernorm.forward(hidden.clone()), hidden)
     }
 
+    /// The residual stream `[batch, tokens, hidden]` after attention to the state before the MLP.
+    pub(crate) fn middle(&self, stream: Tensor<B, 3>) -> LayerState<B> {
+        LayerState::new(self.post_attention_layernorm.forward(stream.clone()), stream)
+    }
+
     pub(crate) fn advance(&self, state: LayerState<B>, group: usize, tokens: Tokens<'_, B>) -> LayerState<B> {
         match group {
             0 => state.map(|input| self.attend(input, tokens)),
-            1 => {
-                let sum = state.add_residual(|input| apply_linear(&self.o_proj, input));
-                LayerState::new(self.post_attention_layernorm.forward(sum.clone()), sum)
-            }
+            1 => self.middle(state.add_residual(|input| apply_linear(&self.o_proj, input))),
             2 => state.map(|input| {
                 let gate = apply_linear(&self.gate_proj, input.clone());
                 self.activation.forward(gate) * apply_linear(&self.up_proj, input)

@@ -90,17 +90,26 @@ impl<B: Backend> OptLayer<B> {
         LayerState::new(input, hidden)
     }
 
+    /// The residual stream `[batch, tokens, hidden]` after attention to the state before the MLP.
+    pub(crate) fn middle(&self, stream: Tensor<B, 3>) -> LayerState<B> {
+        let input = if self.norm_first {
+            self.final_layer_norm.forward(stream.clone())
+        } else {
+            stream.clone()
+        };
+        LayerState::new(input, stream)
+    }
+
     pub(crate) fn advance(&self, state: LayerState<B>, group: usize, tokens: Tokens<'_, B>) -> LayerState<B> {
         match group {
             0 => state.map(|input| self.attend(input, tokens)),
             1 => {
                 let sum = state.add_residual(|input| apply_linear(&self.out_proj, input));
-                if self.norm_first {
-                    LayerState::new(self.final_layer_norm.forward(sum.clone()), sum)
+                self.middle(if self.norm_first {
+                    sum
                 } else {
-                    let normed = self.self_attn_layer_norm.forward(sum);
-                    LayerState::new(normed.clone(), normed)
-                }
+                    self.self_attn_layer_norm.forward(sum)
+                })
             }
             2 => state.map(|input| self.activation.forward(apply_linear(&self.fc1, input))),
             _ => {

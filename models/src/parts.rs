@@ -11,7 +11,7 @@ use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
 pub(crate) type NamedShape = (String, Vec<usize>);
 
 /// Whether the backend computes in host memory on the calling thread and may be called from several at once.
-pub(crate) fn on_host<B: Backend>(device: &B::Device) -> bool {
+pub fn on_host<B: Backend>(device: &B::Device) -> bool {
     matches!(B::name(device).as_str(), "flex" | "ndarray")
 }
 

@@ -92,6 +92,8 @@ pub(crate) enum Command {
     /// Write a pruned checkpoint's mask to a file, or give a dense checkpoint the zeros of one.
     #[command(subcommand)]
     Mask(super::mask::MaskCommand),
+    /// Adapt the surviving weights of a pruned checkpoint; every zero stays.
+    Recover(Box<super::recover::RecoverArgs>),
     /// Check a finished checkpoint: names, shapes, formats, pattern, finite values, and that nothing else has changed.
     Verify(super::verify::VerifyArgs),
     /// Print a script that completes this program's commands and flags in a shell.

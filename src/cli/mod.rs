@@ -24,6 +24,7 @@ mod model;
 mod pack;
 mod progress;
 mod prune;
+mod recover;
 mod report;
 mod show;
 mod signals;
@@ -60,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Pack(args) => pack::pack(args, global),
         Command::Unpack(args) => pack::unpack(args, global),
         Command::Mask(command) => mask::run(command, global),
+        Command::Recover(args) => recover::run(args, global),
         Command::Verify(args) => verify::run(args, global),
         Command::Completions(args) => documents::completions(args),
         Command::Man(args) => documents::man(args),

@@ -119,7 +119,7 @@ fn one_pass<B: SolverOps>(
 ///
 /// # Errors
 /// When a tensor cannot be read, or the device fails.
-pub(super) fn head_nll<B: SolverOps>(
+pub(crate) fn head_nll<B: SolverOps>(
     (checkpoint, decoder): (&Checkpoint, &Decoder),
     hidden: impl Iterator<Item = Result<Tensor<B, 3>>>,
     windows: &[Vec<u32>],

@@ -34,6 +34,7 @@ use crate::config::{Method, SolverConfig, Threshold, WarmStart};
 use crate::error::{Error, Result};
 use crate::pattern::Pattern;
 use crate::ridge::Ridge;
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
 use serde::{Deserialize, Serialize};
@@ -122,7 +123,7 @@ pub(crate) fn not_below_zero(value: f64) -> f64 {
 ///
 /// # Errors
 /// When the device reports a failure.
-pub(crate) fn download<B: SolverOps, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>> {
+pub(crate) fn download<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>> {
     let failed = |reason: String| Error::DeviceFailed { reason };
     let data = tensor.try_into_data().map_err(|e| failed(e.to_string()))?;
     data.convert::<f32>()

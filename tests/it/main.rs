@@ -18,7 +18,10 @@ mod docs;
 mod documents;
 mod hub_data;
 mod hub_model;
+mod module;
+mod module_training;
 mod progress;
+mod recover;
 mod report;
 #[cfg(unix)]
 mod resume;

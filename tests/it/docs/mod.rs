@@ -66,6 +66,7 @@ pages! {
     result: "docs/use-the-result.md" has 12,
     mac_and_amd: "docs/mac-and-amd.md" has 6,
     cluster: "docs/cluster.md" has 9,
+    recover: "docs/recover.md" has 8,
     reproduce: "docs/reproduce.md" has 42,
     zero_shot: "docs/zero-shot.md" has 4,
 }
@@ -122,6 +123,7 @@ fn flags_in_sentences_exist() {
         "verify",
         "report",
         "merge",
+        "recover",
         "completions",
         "man",
     ] {

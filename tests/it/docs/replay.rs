@@ -131,6 +131,19 @@ fn small(mut arguments: Vec<String>, call: &Call) -> Vec<String> {
                 self::set(&mut arguments, "--max-windows", "1", call);
             }
         }
+        "recover" => {
+            set("--samples", "2");
+            set("--seq-len", "24");
+            for flag in ["--epochs", "--steps"] {
+                if has(&call.arguments, flag) {
+                    set(flag, "1");
+                }
+            }
+            if has(&call.arguments, "--data") {
+                set("--eval-seq-len", "24");
+                set("--max-windows", "1");
+            }
+        }
         "generate" => set("--max-new-tokens", "2"),
         _ => {}
     }

@@ -129,7 +129,7 @@ impl Surroundings {
                 let at = call.arguments.iter().position(|word| word == flag)?;
                 call.arguments.get(at + 1).map(String::as_str)
             };
-            for name in ["--model", "--source"].into_iter().filter_map(value) {
+            for name in ["--model", "--source", "--dense"].into_iter().filter_map(value) {
                 let Some(repo) = Repo::model(name) else { continue };
                 let revision = value("--revision").unwrap_or(&repo.revision);
                 let is_commit = revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit());
