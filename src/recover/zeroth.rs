@@ -41,7 +41,7 @@ const PROBES: usize = 4;
 /// squared slopes are several times those of the mean.
 const CAUTION: f64 = 0.25;
 
-/// The rate where the loss bends downwards along the probes: MeZO's for whole models (Table 15).
+/// The rate where the loss bends downwards along the probes: MeZO's for whole models.
 const FALLBACK_RATE: f64 = 1e-6;
 
 /// A step that was taken.
