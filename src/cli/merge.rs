@@ -60,7 +60,12 @@ pub(crate) fn run(args: &MergeArgs, global: &Global) -> Result<()> {
     }
     let mut writer = CheckpointWriter::create(checkpoint, &args.output, args.overwrite)?;
     parts.tensors(|name, bytes| writer.write_stored(name, bytes))?;
-    let report = merged(&parts, &writer, first.report.clone(), started);
+    let first = Report {
+        output: args.output.display().to_string(),
+        left_out: writer.left_out().to_vec(),
+        ..first.report.clone()
+    };
+    let report = merged(&parts, first, started);
     check_written(writer.partial(), &report.operators)?;
     add_report(&mut writer, &report)?;
     writer.finish()?;
@@ -68,16 +73,14 @@ pub(crate) fn run(args: &MergeArgs, global: &Global) -> Result<()> {
 }
 
 /// One report on all parts. Their seconds add up: they are work, not the time from begin to end.
-fn merged(parts: &Parts, writer: &CheckpointWriter, first: Report, started: Instant) -> Report {
+fn merged(parts: &Parts, first: Report, started: Instant) -> Report {
     let mut report = Report {
-        output: writer.output().display().to_string(),
         sparsity: 0.0,
         seconds: started.elapsed().as_secs_f64(),
         stage_seconds: StageSeconds::default(),
         layer_seconds: Vec::new(),
         resumed_layers: 0,
         peak_host_bytes: None,
-        left_out: writer.left_out().to_vec(),
         operators: Vec::new(),
         ..first
     };

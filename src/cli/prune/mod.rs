@@ -115,7 +115,11 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         started,
         stages: seconds,
         left_out,
-        output: path.display().to_string(),
+        // As it was given, not as it was resolved.
+        output: match path.file_name() {
+            Some(part) if args.shard.is_some() => args.output.join(part).display().to_string(),
+            _ => args.output.display().to_string(),
+        },
     };
     let both = (&windows, evaluation.as_ref());
     let report = record(args, &chosen, &config, both, pruned, ran);
