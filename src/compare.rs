@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::eval::Along;
 use crate::pattern::Pattern;
 use crate::progress::Observer;
-use crate::prune::{AfterLayer, Branch, Source, Span, WeightSink, prune_branches};
+use crate::prune::{AfterLayer, Branch, Nowhere, Source, Span, prune_branches};
 use crate::report::overall_sparsity;
 use crate::ridge::Ridge;
 use fista_pruner_backends::SolverOps;
@@ -190,15 +190,6 @@ pub struct Table {
     pub dense_perplexity: Option<f64>,
     /// The rows, pattern by pattern.
     pub rows: Vec<Row>,
-}
-
-/// Pruned weights that nobody keeps.
-struct Nowhere;
-
-impl WeightSink for Nowhere {
-    fn weight(&mut self, _name: &str, _values: &[f32], _keep: &[bool]) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// Prunes in all ways and evaluates on `evaluation`, windows of one length, which may be empty.

@@ -5,16 +5,17 @@
 //! A part is a folder `part-K-of-N` with a safetensors file a layer, in the source's dtypes, and `part.json`: what the part
 //! is, what the run is, and the report on its layers.
 
+use crate::checkpoint::build::FileBuilder;
 use crate::checkpoint::{Checkpoint, PartialFolder, StoredDtype, Workspace, encode, resolve};
 use crate::error::{Error, Result};
 use crate::journal::difference;
 use crate::report::Report;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -177,23 +178,14 @@ impl<'a> PartWriter<'a> {
     /// Writes the layer's file.
     pub(crate) fn layer(&mut self, layer: usize) -> Result<()> {
         let path = self.partial.path().join(layer_file(layer));
-        let failed = |e: safetensors::SafeTensorError| Error::Internal {
-            what: format!("a layer cannot be written as safetensors: {e}"),
-        };
-        let tensors = std::mem::take(&mut self.tensors);
-        let views = tensors.iter().map(|(name, shape, dtype, bytes)| {
-            let dtype = file_dtype(dtype).ok_or_else(|| Error::Internal {
-                what: format!("`{name}` is stored as {}, which has no pruned form", dtype.name()),
-            })?;
-            let view = TensorView::new(dtype, shape.clone(), bytes).map_err(failed)?;
-            Ok((name.as_str(), view))
-        });
-        let views = views.collect::<Result<Vec<_>>>()?;
-        let bytes = safetensors::serialize(views, None).map_err(failed)?;
+        let mut builder = FileBuilder::default();
+        for (name, shape, dtype, bytes) in self.tensors.drain(..) {
+            builder.add_bytes(name, dtype, shape, bytes);
+        }
         // Over what a killed run may have begun.
         let mut file = std::fs::File::create(&path).map_err(Error::io("create", &path))?;
-        let written = std::io::Write::write_all(&mut file, &bytes).and_then(|()| file.sync_data());
-        written.map_err(Error::io("write", &path))
+        builder.write(&mut |bytes| file.write_all(bytes).map_err(Error::io("write", &path)))?;
+        file.sync_data().map_err(Error::io("write", &path))
     }
 
     /// Puts the part in its place. `last` is done right before that.
@@ -203,7 +195,7 @@ impl<'a> PartWriter<'a> {
         })?;
         let path = self.partial.path().join(DESCRIPTION);
         let file = std::fs::File::create(&path).and_then(|mut file| {
-            std::io::Write::write_all(&mut file, &json)?;
+            file.write_all(&json)?;
             file.sync_all()
         });
         file.map_err(Error::io("write", &path))?;
@@ -220,16 +212,6 @@ impl<'a> PartWriter<'a> {
 
 fn layer_file(layer: usize) -> String {
     format!("layer-{layer:04}.safetensors")
-}
-
-fn file_dtype(dtype: &StoredDtype) -> Option<Dtype> {
-    match dtype {
-        StoredDtype::F64 => Some(Dtype::F64),
-        StoredDtype::F32 => Some(Dtype::F32),
-        StoredDtype::F16 => Some(Dtype::F16),
-        StoredDtype::BF16 => Some(Dtype::BF16),
-        _ => None,
-    }
 }
 
 /// All parts of one run, in order, checked against each other.

@@ -328,22 +328,7 @@ fn threshold(values: &[f32], zeros: usize) -> f32 {
 mod tests {
     use super::*;
     use crate::ops::generic;
-    use burn::tensor::TensorData;
-
-    type Matrix = Tensor<Flex, 2>;
-
-    /// Entries of both signs, no two of one size.
-    fn matrix(rows: usize, columns: usize, seed: u32) -> Matrix {
-        let values: Vec<f32> = (0..rows * columns)
-            .map(|k| {
-                (k as u32)
-                    .wrapping_mul(2_654_435_761)
-                    .wrapping_add(seed.wrapping_mul(40_503))
-            })
-            .map(|bits| (bits >> 8) as f32 / 8_388_608.0 - 1.0)
-            .collect();
-        Tensor::from_data(TensorData::new(values, [rows, columns]), &Default::default())
-    }
+    use crate::testing::{Matrix, matrix};
 
     fn assert_close(name: &str, own: Matrix, generic: Matrix) {
         let worst = (own - generic).abs().max().into_scalar();

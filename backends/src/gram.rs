@@ -112,25 +112,12 @@ pub(crate) mod generic {
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+    use crate::testing::{Matrix, matrix};
     use burn::backend::Flex;
-    use burn::tensor::TensorData;
 
-    type Matrix = Tensor<Flex, 2>;
     type Update = fn(GramSum<Flex>, Matrix) -> GramSum<Flex>;
 
     const UPDATES: [(&str, Update); 2] = [("own", Flex::gram_update), ("generic", generic::update)];
-
-    fn batch(tokens: usize, columns: usize, seed: u32) -> Matrix {
-        let values: Vec<f32> = (0..tokens * columns)
-            .map(|k| {
-                (k as u32)
-                    .wrapping_mul(2_654_435_761)
-                    .wrapping_add(seed.wrapping_mul(40_503))
-            })
-            .map(|bits| (bits >> 8) as f32 / 8_388_608.0 - 1.0)
-            .collect();
-        Tensor::from_data(TensorData::new(values, [tokens, columns]), &Default::default())
-    }
 
     fn values(matrix: Matrix) -> Vec<f32> {
         matrix.into_data().into_vec().unwrap()
@@ -146,10 +133,10 @@ mod tests {
         // One strip; several; a last one of a single row; fewer columns than a block, and one.
         for columns in [1, 7, 96, 2 * MIN_ROWS + 1, 700] {
             let batches = [
-                batch(33, columns, 1),
-                batch(1, columns, 2),
-                batch(0, columns, 3),
-                batch(70, columns, 4),
+                matrix(33, columns, 1),
+                matrix(1, columns, 2),
+                matrix(0, columns, 3),
+                matrix(70, columns, 4),
             ];
             let tokens: Vec<Vec<f32>> = batches
                 .iter()
@@ -196,7 +183,7 @@ mod tests {
     #[test]
     fn a_sum_does_not_depend_on_threads_or_on_the_view_of_its_batch() {
         let columns = 600;
-        let wide = batch(530, columns + 9, 1);
+        let wide = matrix(530, columns + 9, 1);
         let view = wide.slice_dim(1, 4..columns + 4);
         let copy = Tensor::from_data(view.clone().into_data(), &Default::default());
         let with = |threads: usize, x: Matrix| {

@@ -32,6 +32,8 @@ mod gram;
 mod ops;
 mod selection;
 mod self_check;
+#[cfg(test)]
+mod testing;
 
 pub use border::{border_bin, size_bin};
 pub use device::{DeviceKind, DeviceSpec};

@@ -4,11 +4,10 @@ use crate::matrices::{Preset, drift, gram, product, solve};
 use crate::measure::Work;
 use crate::setting::setting;
 use fista_pruner::config::{Propagation, PruneConfig};
-use fista_pruner::error::Result;
 use fista_pruner::model::Model;
 use fista_pruner::pattern::Pattern;
 use fista_pruner::progress::silent;
-use fista_pruner::prune::{Job, WeightSink, prune};
+use fista_pruner::prune::{Job, Nowhere, prune};
 use fista_pruner_backends::SolverOps;
 use rand::{Rng, SeedableRng};
 use safetensors::Dtype;
@@ -25,14 +24,6 @@ pub(crate) struct DecoderLayer {
     folder: TempDir,
     windows: Vec<Vec<u32>>,
     config: PruneConfig,
-}
-
-struct Nowhere;
-
-impl WeightSink for Nowhere {
-    fn weight(&mut self, _name: &str, _values: &[f32], _keep: &[bool]) -> Result<()> {
-        Ok(())
-    }
 }
 
 impl DecoderLayer {

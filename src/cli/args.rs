@@ -3,6 +3,7 @@
 use crate::config::{LambdaSearch, LambdaUnit, Method, Propagation, Scaling, Threshold, WarmStart};
 use crate::eval::tasks::Task;
 use crate::pattern::Pattern;
+use crate::plan::StatePlace;
 use crate::shard::Shard;
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -173,7 +174,7 @@ pub(crate) struct PruneArgs {
     /// `host`, or on `disk`, in files beside the output. Default: the first of device, host and (where the host is the device)
     /// disk that --memory-budget allows.
     #[arg(long, value_enum, value_name = "WHERE")]
-    pub(crate) activations: Option<Activations>,
+    pub(crate) activations: Option<StatePlace>,
     /// Most memory that the run may take on the device, such as 24GB or 20GiB. Decides where hidden states wait and how many
     /// tokens are computed at once. Default: no limit.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
@@ -181,14 +182,6 @@ pub(crate) struct PruneArgs {
     /// Show the plan (operators, shapes, memory, disk, and the time, measured on a small part of the work) and stop.
     #[arg(long)]
     pub(crate) dry_run: bool,
-}
-
-/// Where hidden states wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Activations {
-    Device,
-    Host,
-    Disk,
 }
 
 /// A number of bytes with an optional unit: `24GB`, `20GiB`, `500MB`.

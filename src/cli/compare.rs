@@ -9,7 +9,7 @@ use crate::config::{PruneConfig, SolverConfig};
 use crate::error::Result;
 use crate::model::Model;
 use crate::prune::{Source, StateStore};
-use fista_pruner_backends::{DeviceJob, SolverOps, dispatch};
+use fista_pruner_backends::{DeviceJob, SolverOps, dispatch_opened};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -97,7 +97,7 @@ pub(crate) fn run(args: &CompareArgs, global: &Global) -> Result<()> {
         comparison: &comparison,
         quiet: global.quiet,
     };
-    let table = dispatch(&device, job)??;
+    let table = dispatch_opened(&device, job)??;
     let outcome = Outcome {
         program: format!("fista-pruner {}", env!("CARGO_PKG_VERSION")),
         model: chosen.name,

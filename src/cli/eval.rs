@@ -10,7 +10,7 @@ use crate::config::PruneConfig;
 use crate::error::{Error, Result};
 use crate::eval::{Perplexity, perplexity};
 use crate::model::Model;
-use fista_pruner_backends::{DeviceJob, SolverOps, dispatch};
+use fista_pruner_backends::{DeviceJob, SolverOps, dispatch_opened};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
                 windows: &windows.ids,
                 quiet: global.quiet,
             };
-            Some(TextOutcome::new(&windows, dispatch(&device, job)??))
+            Some(TextOutcome::new(&windows, dispatch_opened(&device, job)??))
         }
     };
     let tasks = match asked {

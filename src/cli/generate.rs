@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::generate::{Generator, Sampling};
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
-use fista_pruner_backends::{DeviceJob, SolverOps, dispatch};
+use fista_pruner_backends::{DeviceJob, SolverOps, dispatch_opened};
 use fista_pruner_models::Family;
 use serde::Serialize;
 use std::io::Write;
@@ -116,7 +116,7 @@ pub(crate) fn run(args: &GenerateArgs, global: &Global) -> Result<()> {
         end: end_tokens(&chosen),
         stream: global.format == Format::Text,
     };
-    let outcome = dispatch(&device::choose(global)?, job)??;
+    let outcome = dispatch_opened(&device::choose(global)?, job)??;
     show::result(global.format, &outcome, |outcome| {
         format!("\n\n{} tokens in {:.2} s", outcome.new_tokens, outcome.seconds)
     })

@@ -17,7 +17,7 @@ use crate::recover::{
 };
 use crate::report::{self, ModelReport};
 use clap::{Args, ValueEnum};
-use fista_pruner_backends::{DeviceJob, SolverOps, dispatch};
+use fista_pruner_backends::{DeviceJob, SolverOps, dispatch_opened};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -213,7 +213,7 @@ pub(crate) fn run(args: &RecoverArgs, global: &Global) -> Result<()> {
         writer: &mut writer,
         quiet: global.quiet,
     };
-    let (recovered, evaluation) = dispatch(&device, job)??;
+    let (recovered, evaluation) = dispatch_opened(&device, job)??;
     let report = RecoveryReport {
         report_version: recover::VERSION,
         program: format!("fista-pruner {}", env!("CARGO_PKG_VERSION")),

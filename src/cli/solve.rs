@@ -6,7 +6,7 @@ use crate::config::{FistaConfig, L0Config, Method, SolverConfig, SparseGptConfig
 use crate::error::{Error, Result};
 use crate::saved::{self, SavedOperator};
 use crate::solver::{self, SolveInfo};
-use fista_pruner_backends::{DeviceJob, SolverOps, dispatch};
+use fista_pruner_backends::{DeviceJob, SolverOps, dispatch_opened};
 use fista_pruner_models::Family;
 use serde::Serialize;
 use std::time::Instant;
@@ -124,7 +124,7 @@ pub(crate) fn run(args: &SolveArgs, global: &Global) -> Result<()> {
         operator,
         args: args.solver.clone(),
     };
-    let outcome = dispatch(&device::choose(global)?, job)??;
+    let outcome = dispatch_opened(&device::choose(global)?, job)??;
     if let Some(output) = &args.output {
         let tensor = (
             format!("{}.weight", args.operator),

@@ -12,7 +12,7 @@ use crate::eval::tasks::{
 };
 use crate::hub::Hub;
 use crate::model::Model;
-use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch};
+use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch_opened};
 use serde::Serialize;
 
 /// Tasks whose data is read.
@@ -88,7 +88,7 @@ pub(crate) fn answer(
         runs: &asked.runs,
         quiet,
     };
-    let (tasks, work) = dispatch(device, job)??;
+    let (tasks, work) = dispatch_opened(device, job)??;
     if let Some(log) = asked.log {
         write_samples(log, tasks.iter().flat_map(|task| &task.samples))?;
     }

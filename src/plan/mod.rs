@@ -28,7 +28,7 @@ pub struct PlannedOperator {
 }
 
 /// Where hidden states wait; [`crate::prune::StateStore`] is the thing itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum StatePlace {
     /// On the device.

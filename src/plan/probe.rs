@@ -89,17 +89,16 @@ impl DeviceJob for Probe<'_> {
             solver: layers * some.solver,
             ..PlannedSeconds::default()
         };
-        let forward = forward::<B>(source(1), device)?;
-        let per_token = forward / (source(1).windows.len() * window) as f64;
+        let (through, head) = forward::<B>(source(1), device)?;
+        let tokens = (source(1).windows.len() * window) as f64;
+        let per_token = through / tokens;
         // Layers that are only passed through: before a shard's first, and those without an operator to prune.
         let passed = self.room.layers.end as f64 - layers;
         planned.statistics += passed * per_token * self.room.tokens as f64;
         let whole = self.model.decoder.config().num_layers() as f64;
         planned.evaluation = 2.0 * whole * per_token * self.room.evaluation_tokens as f64;
         if self.room.evaluation_tokens > 0 {
-            let tokens = (source(1).windows.len() * window) as f64;
-            planned.evaluation +=
-                2.0 * head::<B>(source(1), device)? * self.room.evaluation_tokens as f64 / tokens;
+            planned.evaluation += 2.0 * head * self.room.evaluation_tokens as f64 / tokens;
         }
         // Devices of the host share its cores.
         let shared = if self.room.device_is_host { 1 } else { self.devices };
@@ -110,20 +109,14 @@ impl DeviceJob for Probe<'_> {
     }
 }
 
-/// Seconds of a batch through one layer.
-fn forward<B: SolverOps>(source: Source<'_>, device: &B::Device) -> Result<f64> {
+/// Seconds of a batch through one layer, and through the head.
+fn forward<B: SolverOps>(source: Source<'_>, device: &B::Device) -> Result<(f64, f64)> {
     let layer = source.decoder.layer::<B>(0, source.checkpoint, device)?;
     let mut along = Along::<B>::new(source, 0, device)?;
     let started = Instant::now();
     along.layer(&layer, &[])?;
     B::sync(device).ok();
-    Ok(started.elapsed().as_secs_f64())
-}
-
-/// Seconds of a batch through the head.
-fn head<B: SolverOps>(source: Source<'_>, device: &B::Device) -> Result<f64> {
-    let along = Along::<B>::new(source, 0, device)?;
-    let started = Instant::now();
+    let through = started.elapsed().as_secs_f64();
     along.finish(device)?;
-    Ok(started.elapsed().as_secs_f64())
+    Ok((through, started.elapsed().as_secs_f64() - through))
 }

@@ -186,14 +186,7 @@ fn store(
         for report in &next.operators {
             let (name, branch) = (report.name.as_str(), 0);
             observer.event(Event::Solving { name, layer, branch });
-            observer.event(Event::Operator {
-                name,
-                layer,
-                branch,
-                relative_error: report.relative_error,
-                sparsity: report.sparsity,
-                seconds: report.seconds,
-            });
+            observer.event(report.event(branch));
         }
         let writing = Instant::now();
         for operator in next.made.statistics {

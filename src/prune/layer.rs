@@ -174,14 +174,7 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
                     let (layer, branch) = (self.layer, state.index);
                     observer.event(Event::Solving { name, layer, branch });
                     let report = self.operator(operator, name, statistics, &mut pruned, &mut state.branch)?;
-                    observer.event(Event::Operator {
-                        name,
-                        layer,
-                        branch,
-                        relative_error: report.relative_error,
-                        sparsity: report.sparsity,
-                        seconds: report.seconds,
-                    });
+                    observer.event(report.event(branch));
                     state.outcome.operators.push(report);
                 }
             }

@@ -62,6 +62,16 @@ pub trait WeightSink {
     }
 }
 
+/// A sink that keeps nothing, for runs whose figures are all that is wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Nowhere;
+
+impl WeightSink for Nowhere {
+    fn weight(&mut self, _name: &str, _values: &[f32], _keep: &[bool]) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// An operator's weight and statistics on the host, in the layout that `solve` reads.
 #[derive(Debug, Clone)]
 pub struct SavedStatistics {
@@ -289,12 +299,6 @@ pub(crate) fn one_layer<B: SolverOps>(
     config: &PruneConfig,
     device: &B::Device,
 ) -> Result<LayerSeconds> {
-    struct Nowhere;
-    impl WeightSink for Nowhere {
-        fn weight(&mut self, _name: &str, _values: &[f32], _keep: &[bool]) -> Result<()> {
-            Ok(())
-        }
-    }
     let hidden = embed::<B>(&source, device)?;
     let started = Instant::now();
     let branch = Branch {

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::eval::PerplexityScore as Score;
 use crate::memory::Memory;
 use crate::pattern::Pattern;
+use crate::progress::Event;
 use crate::solver::SolveInfo;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,20 @@ pub struct OperatorReport {
     pub solver: SolveInfo,
     /// Seconds for this operator, statistics not included.
     pub seconds: f64,
+}
+
+impl OperatorReport {
+    /// The event that tells of it, as pruned for the branch of that number.
+    pub(crate) fn event(&self, branch: usize) -> Event<'_> {
+        Event::Operator {
+            name: &self.name,
+            layer: self.layer,
+            branch,
+            relative_error: self.relative_error,
+            sparsity: self.sparsity,
+            seconds: self.seconds,
+        }
+    }
 }
 
 /// A whole run.

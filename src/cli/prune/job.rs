@@ -138,9 +138,9 @@ impl Loop<'_, '_> {
         let embedding = Instant::now();
         let mut along = Along::<B>::new(self.evaluated, 1, device)?;
         self.seconds.evaluation = embedding.elapsed().as_secs_f64();
-        let before = match self.output.pruned_so_far() {
-            Some(written) if self.resumed => Some(written?),
-            _ => None,
+        let before = match self.resumed {
+            true => self.output.pruned_so_far().transpose()?,
+            false => None,
         };
         let first = self.layers.start;
         let span = Span {

@@ -6,7 +6,7 @@ mod text;
 
 pub(super) use text::report_text;
 
-use super::args::{Activations, Global, PruneArgs};
+use super::args::{Global, PruneArgs};
 use super::model::Chosen;
 use super::statistics::StatisticsFolder;
 use super::{data, device, model, show, solve};
@@ -19,7 +19,7 @@ use crate::plan::{self, Plan, Room, StatePlace};
 use crate::prune::{self, StateFolder, StateStore, dense_input_only};
 use crate::report::{self, OperatorReport, Report, StageSeconds, html};
 use crate::shard::{Part, PartWriter};
-use fista_pruner_backends::{DeviceSpec, dispatch};
+use fista_pruner_backends::{DeviceSpec, dispatch_opened};
 use job::{Job, Output, Target};
 use record::{Ran, identity, record};
 use std::collections::BTreeMap;
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         seconds: &mut seconds,
         quiet: global.quiet,
     };
-    let pruned = dispatch(&devices[0], job)??;
+    let pruned = dispatch_opened(&devices[0], job)??;
     drop(states);
     let checking = Instant::now();
     let left_out = match &output.target {
@@ -183,9 +183,7 @@ fn layers(args: &PruneArgs, chosen: &Chosen, config: &PruneConfig) -> Result<Ran
 /// Where hidden states wait and how many tokens are computed at once: as asked for, or as the budget allows.
 fn fit(args: &PruneArgs, chosen: &Chosen, config: &mut PruneConfig, room: &mut Room) -> Result<Plan> {
     let places = match args.activations {
-        Some(Activations::Device) => vec![StatePlace::Device],
-        Some(Activations::Host) => vec![StatePlace::Host],
-        Some(Activations::Disk) => vec![StatePlace::Disk],
+        Some(place) => vec![place],
         None if room.device_is_host => vec![StatePlace::Device, StatePlace::Disk],
         None => vec![StatePlace::Device, StatePlace::Host],
     };
@@ -235,7 +233,7 @@ fn dry_run(
         room,
         devices: devices.len(),
     };
-    plan.seconds = Some(dispatch(&devices[0], probe)??);
+    plan.seconds = Some(dispatch_opened(&devices[0], probe)??);
     show::result(global.format, &plan, plan_text)
 }
 
