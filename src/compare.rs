@@ -216,7 +216,7 @@ pub fn compare<B: SolverOps>(
     };
     let mut along = Along::<B>::new(evaluated, configs.len(), device)?;
     let span = Span::whole(source.decoder);
-    let after_layer: &mut AfterLayer<'_, B> = &mut |_, dense, pruned| along.layer(dense, pruned);
+    let after_layer: &mut AfterLayer<'_, B> = &mut |_, forms| along.forms(forms);
     let (outcomes, shared) = prune_branches::<B>(source, branches, span, device, observer, after_layer)?;
     let mut perplexities = along.finish(device)?.into_iter().map(|nll| {
         let mean = nll.iter().sum::<f64>() / nll.len() as f64;

@@ -175,8 +175,12 @@ pub(crate) struct PruneArgs {
     /// disk that --memory-budget allows.
     #[arg(long, value_enum, value_name = "WHERE")]
     pub(crate) activations: Option<StatePlace>,
-    /// Most memory that the run may take on the device, such as 24GB or 20GiB. Decides where hidden states wait and how many
-    /// tokens are computed at once. Default: no limit.
+    /// Hold on the device only what the step at hand needs: a layer's weights are read again for every step, and Gram matrices
+    /// wait on the host. Slower, with the same result. --memory-budget switches it on where nothing else helps.
+    #[arg(long)]
+    pub(crate) offload: bool,
+    /// Most memory that the run may take on the device, such as 24GB or 20GiB. Decides where hidden states wait, how many
+    /// tokens are computed at once, and whether to --offload. Default: no limit.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) memory_budget: Option<u64>,
     /// Show the plan (operators, shapes, memory, disk, and the time, measured on a small part of the work) and stop.

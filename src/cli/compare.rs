@@ -32,6 +32,7 @@ impl DeviceJob for Job<'_> {
             windows: &self.calibration.ids,
             batch_tokens: self.comparison.base.batch_tokens,
             states: StateStore::ON_DEVICE,
+            offload: false,
         };
         // The order of the table, which is that of the branches.
         let branches = self.comparison.patterns.iter().flat_map(|pattern| {

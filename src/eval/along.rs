@@ -3,7 +3,7 @@
 
 use super::perplexity::head_nll;
 use crate::error::{Error, Result};
-use crate::prune::{Source, States, embed};
+use crate::prune::{Forms, Source, States, embed};
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::{Layer, TensorSource};
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,18 @@ impl<'a, B: SolverOps> Along<'a, B> {
     }
 
     /// Takes every path through its own model's layer; for [`crate::prune::AfterLayer`].
+    ///
+    /// # Errors
+    /// When the layers cannot be read, or states cannot be kept.
+    pub(crate) fn forms(&mut self, forms: &dyn Fn() -> Result<Forms<B>>) -> Result<()> {
+        if self.source.windows.is_empty() {
+            return Ok(());
+        }
+        let Forms { dense, pruned } = forms()?;
+        self.layer(&dense, &pruned.iter().collect::<Vec<_>>())
+    }
+
+    /// Takes every path through its own layer.
     ///
     /// # Errors
     /// When states cannot be kept.

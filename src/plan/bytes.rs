@@ -41,7 +41,9 @@ impl Bytes {
         }
         for (group, operators) in groups.iter().enumerate() {
             phases.push(shapes.statistics(group, operators));
-            phases.extend(operators.iter().map(|operator| shapes.solving(group, operator)));
+            phases.push(shapes.stating(group, operators));
+            phases.push(shapes.solving(group, operators));
+            phases.push(shapes.advancing(group));
         }
         let most = |of: fn(&Phase) -> u64| F32 * phases.iter().map(of).max().unwrap_or(0);
         // A tensor as it is stored and as it is handed over.
@@ -78,6 +80,12 @@ impl Bytes {
         }
         Self { device, host, disk }
     }
+}
+
+/// Elements of operators' weights.
+fn weights(operators: &[OperatorSpec]) -> u64 {
+    let elements = operators.iter().map(|o| (o.in_features * o.out_features) as u64);
+    elements.sum()
 }
 
 struct Shapes<'a> {
@@ -198,7 +206,12 @@ impl Shapes<'_> {
     fn statistics(&self, group: usize, operators: &[OperatorSpec]) -> Phase {
         let n = operators.first().map_or(0, |operator| operator.in_features) as u64;
         let mut phase = self.kept(self.states(group));
-        phase.device += self.layer() + self.batch() + self.sums(group, operators) * n * n;
+        let needed = if self.room.offload && self.on_outputs(operators) {
+            weights(operators)
+        } else {
+            self.resident()
+        };
+        phase.device += needed + self.batch() + self.sums(group, operators) * n * n;
         phase
     }
 
@@ -223,16 +236,29 @@ impl Shapes<'_> {
         2 * outputs <= inputs
     }
 
-    /// Choosing one operator's weights.
-    fn solving(&self, group: usize, operator: &OperatorSpec) -> Phase {
-        let (m, n) = (operator.out_features as u64, operator.in_features as u64);
-        let groups = self.decoder.config().operator_groups();
+    /// Stating the problems of a group's operators: the statistics are all there, and products of weights with them.
+    fn stating(&self, group: usize, operators: &[OperatorSpec]) -> Phase {
+        let n = operators.first().map_or(0, |operator| operator.in_features) as u64;
         let mut phase = self.kept(self.states(group));
         // The statistics: Gram matrix, drift, and the drift's own where energies are not taken on outputs.
-        let statistics = match (self.two_targets(group), self.on_outputs(&groups[group])) {
+        let statistics = match (self.two_targets(group), self.on_outputs(operators)) {
             (false, _) => 1,
             (true, true) => 2,
             (true, false) => 3,
+        };
+        phase.device += self.resident() + statistics * n * n + 4 * weights(operators);
+        phase
+    }
+
+    /// Choosing the weights of a group's operators.
+    fn solving(&self, group: usize, operators: &[OperatorSpec]) -> Phase {
+        let n = operators.first().map_or(0, |operator| operator.in_features) as u64;
+        let mut phase = self.kept(self.states(group));
+        // The Gram matrix, and with the ridge, where that is kept for the polish.
+        let statistics = match (self.room.offload, self.config.solver.method) {
+            (true, Method::L0) => 0,
+            (false, Method::L0) => 2,
+            (_, _) => 1,
         };
         // On the device, and on the host beside it.
         let (matrices, host_matrices) = match (self.config.solver.method, self.room.device_is_host) {
@@ -246,8 +272,24 @@ impl Shapes<'_> {
         };
         // The weight as it was, scaled, its correction, and a handful of iterates and directions.
         const ITERATES: u64 = 8;
-        phase.device += self.layer() + (statistics + matrices) * n * n + ITERATES * m * n;
-        phase.host += host_matrices * n * n + 2 * m * n;
+        phase.device += self.resident() + (statistics + matrices) * n * n + ITERATES * weights(operators);
+        phase.host += host_matrices * n * n + 2 * weights(operators);
+        if self.room.offload {
+            // Gram matrix and pruned weights, and the former on its way.
+            phase.host += 2 * n * n + self.layer() / 2;
+        }
         phase
+    }
+
+    /// Taking hidden states through a group: a layer is read where it is not there.
+    fn advancing(&self, group: usize) -> Phase {
+        let mut phase = self.kept(self.states(group));
+        phase.device += self.layer() / if self.room.offload { 2 } else { 1 } + self.batch();
+        phase
+    }
+
+    /// What of a layer is on the device all the time.
+    fn resident(&self) -> u64 {
+        if self.room.offload { 0 } else { self.layer() }
     }
 }

@@ -54,6 +54,8 @@ pub struct Room {
     pub device_is_host: bool,
     /// Where hidden states wait.
     pub states: StatePlace,
+    /// As [`crate::prune::Source::offload`].
+    pub offload: bool,
 }
 
 /// A run's plan.
@@ -75,6 +77,8 @@ pub struct Plan {
     pub batch_tokens: usize,
     /// Where hidden states wait.
     pub activations: StatePlace,
+    /// Whether a layer's weights and Gram matrices are on the device only while a step needs them.
+    pub offload: bool,
     /// Bytes of the output's weight files.
     pub disk_bytes: u64,
     /// Bytes of hidden states in files, while the run lasts.
@@ -120,6 +124,7 @@ pub fn plan(checkpoint: &Checkpoint, decoder: &Decoder, config: &PruneConfig, ro
         evaluation_tokens: room.evaluation_tokens,
         batch_tokens: config.batch_tokens,
         activations: room.states,
+        offload: room.offload,
         disk_bytes,
         activation_disk_bytes: bytes.disk,
         device_bytes: bytes.device,

@@ -53,6 +53,7 @@ impl DeviceJob for Probe<'_> {
             windows: &self.windows[..(batches * in_batch).min(self.windows.len())],
             batch_tokens: self.config.batch_tokens,
             states: StateStore::ON_DEVICE,
+            offload: self.room.offload,
         };
         let mut quick = self.config.clone();
         quick.solver.method = Method::Magnitude;

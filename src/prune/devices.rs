@@ -3,6 +3,7 @@
 //! is pruned with does not depend on who prunes it.
 
 use super::layer::{BranchState, LayerRun};
+use super::weights::DenseLayer;
 use super::{
     Branch, SavedStatistics, Source, StateStore, States, WeightSink, check_selection, dense_input_only,
     embed, operators_by_layer, selected, through,
@@ -298,7 +299,7 @@ impl Worker<'_> {
         let run = LayerRun {
             source,
             layer,
-            dense: source.decoder.layer::<B>(layer, source.checkpoint, device)?,
+            dense: DenseLayer::new(source, layer, device)?,
             device: device.clone(),
             different_tokens,
             last: true,

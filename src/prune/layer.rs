@@ -1,16 +1,18 @@
 //! One decoder layer: its operator groups in order, in every branch.
 
+use super::weights::{DenseLayer, PrunedLayer};
 use super::{Branch, BranchOutcome, SavedStatistics, Source, States, statistics, through};
 use crate::checkpoint::{StoredDtype, round_to};
 use crate::config::LayerInput;
 use crate::error::{Error, Result};
+use crate::pattern::Pattern;
 use crate::progress::{Event, Observer};
 use crate::report::OperatorReport;
-use crate::solver::{self, LayerProblem, Solution};
+use crate::solver::{self, LayerProblem, Solution, Together};
 use crate::statistics::{Accumulator, Statistics};
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::{Layer, OperatorSpec};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A branch on its way through the model.
 pub(super) struct BranchState<'a, 's, B: SolverOps> {
@@ -22,7 +24,7 @@ pub(super) struct BranchState<'a, 's, B: SolverOps> {
     /// Within a layer: what the operators really see; `None` while that is what the dense layer's see.
     real: Option<States<'s, B>>,
     /// The layer at hand, as far as it is pruned.
-    pub(super) pruned: Option<Layer<B>>,
+    pub(super) pruned: Option<PrunedLayer<'s, B>>,
     pub(super) outcome: BranchOutcome,
 }
 
@@ -69,7 +71,7 @@ impl<'a, 's, B: SolverOps> BranchState<'a, 's, B> {
 pub(super) struct LayerRun<'a, B: SolverOps> {
     pub(super) source: Source<'a>,
     pub(super) layer: usize,
-    pub(super) dense: Layer<B>,
+    pub(super) dense: DenseLayer<'a, B>,
     pub(super) device: B::Device,
     pub(super) different_tokens: usize,
     /// Whether nobody asks for what leaves the layer.
@@ -85,11 +87,12 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
         branches: &mut [BranchState<'_, 'a, B>],
         observer: &mut dyn Observer,
     ) -> Result<States<'a, B>> {
-        let begin = |states: States<'a, B>| states.map(|state| self.dense.begin(state.input));
+        let layer = self.dense.get()?;
+        let begin = |states: States<'a, B>| states.map(|state| layer.begin(state.input));
         let mut dense = dense_needed.then(|| begin(hidden)).transpose()?;
         for state in branches.iter_mut() {
             let started = Instant::now();
-            state.pruned = Some(self.dense.clone());
+            state.pruned = Some(self.dense.unpruned());
             let hidden = if state.branch.config.propagation.corrected {
                 state.hidden.take()
             } else {
@@ -98,6 +101,7 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
             state.real = hidden.map(begin).transpose()?;
             state.outcome.seconds += started.elapsed().as_secs_f64();
         }
+        drop(layer);
         let groups = self.source.decoder.config().operator_groups().len();
         for group in 0..groups {
             let mut shared = None;
@@ -106,7 +110,10 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
             }
             let needed = !self.last || group + 1 < groups;
             dense = match dense.filter(|_| needed) {
-                Some(states) => Some(states.map(|state| self.dense.advance(state, group))?),
+                Some(states) => {
+                    let layer = self.dense.get()?;
+                    Some(states.map(|state| layer.advance(state, group))?)
+                }
                 None => None,
             };
         }
@@ -116,9 +123,12 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
             let real = state.real.take();
             if propagation.layer_input == LayerInput::Pruned && !self.last {
                 state.hidden = match (&state.pruned, propagation.corrected) {
-                    (Some(pruned), false) => (state.hidden.take())
-                        .map(|states| states.map_hidden(|hidden| pruned.forward(hidden)))
-                        .transpose()?,
+                    (Some(pruned), false) => {
+                        let pruned = self.dense.pruned(pruned)?;
+                        (state.hidden.take())
+                            .map(|states| states.map_hidden(|hidden| pruned.forward(hidden)))
+                            .transpose()?
+                    }
                     _ => real,
                 };
             }
@@ -160,32 +170,35 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
             let own = match &state.real {
                 Some(real) => {
                     let target = dense.filter(|_| propagation.dense_target);
-                    let weights = chosen.iter().filter_map(|(operator, name)| {
-                        Some((name.clone(), self.dense.weight(operator.name)?))
-                    });
+                    let mut weights = Vec::new();
+                    for (operator, name) in &chosen {
+                        weights.push((name.clone(), self.weight(operator, name)?));
+                    }
                     let cross = state.branch.sink.wants_statistics();
-                    let accumulator = Accumulator::for_operators(weights.collect(), cross);
+                    let accumulator = Accumulator::for_operators(weights, cross);
                     Some(statistics(first, accumulator, target, Some(real))?)
                 }
                 None => None,
             };
-            if let Some(statistics) = own.as_ref().or(shared.as_ref()) {
-                for (operator, name) in &chosen {
-                    let (layer, branch) = (self.layer, state.index);
-                    observer.event(Event::Solving { name, layer, branch });
-                    let report = self.operator(operator, name, statistics, &mut pruned, &mut state.branch)?;
-                    observer.event(report.event(branch));
-                    state.outcome.operators.push(report);
-                }
+            let taken = match own {
+                Some(own) => Some(own),
+                // Nobody else's memory is held where it is short; who needs them again makes them again.
+                None if self.source.offload => shared.take(),
+                None => shared.clone(),
+            };
+            if let Some(statistics) = taken {
+                self.operators(&chosen, statistics, &mut pruned, state, observer)?;
             }
         }
         let last = group + 1 == groups.len();
-        let weights = if propagation.corrected {
-            &pruned
-        } else {
-            &self.dense
+        let weights = || match propagation.corrected {
+            true => self.dense.pruned(&pruned),
+            false => self.dense.get(),
         };
-        let on = |states: States<'a, B>| states.map(|state| weights.advance(state, group));
+        let on = |states: States<'a, B>| {
+            let layer = weights()?;
+            states.map(|state| layer.advance(state, group))
+        };
         if let Some(states) = state.real.take() {
             // After the last group of an uncorrected layer, or of the last layer, nobody asks for this path.
             let asked = !last || (propagation.corrected && !self.last);
@@ -199,59 +212,127 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
         Ok(())
     }
 
-    /// Solves one operator, stores its weight and puts it into the pruned layer.
-    fn operator(
+    fn weight(&self, operator: &OperatorSpec, name: &str) -> Result<burn::tensor::Tensor<B, 2>> {
+        self.dense.weight(operator)?.ok_or_else(|| Error::Internal {
+            what: format!("the decoder has no operator `{name}`"),
+        })
+    }
+
+    /// Solves a group's operators, which have these statistics in common, and finishes each.
+    fn operators(
         &self,
-        operator: &OperatorSpec,
-        name: &str,
-        statistics: &Statistics<B>,
-        pruned: &mut Layer<B>,
+        chosen: &[(OperatorSpec, String)],
+        statistics: Statistics<B>,
+        pruned: &mut PrunedLayer<'a, B>,
+        state: &mut BranchState<'_, 'a, B>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let (layer, branch) = (self.layer, state.index);
+        let config = state.branch.config;
+        let started = Instant::now();
+        let mut problems = Vec::with_capacity(chosen.len());
+        for (operator, name) in chosen {
+            observer.event(Event::Solving { name, layer, branch });
+            let mut problem = statistics.problem(name, self.weight(operator, name)?);
+            problem.tokens = Some(self.different_tokens);
+            if state.branch.sink.wants_statistics() {
+                let saved = saved(&problem, &statistics)?;
+                state.branch.sink.statistics(saved)?;
+            }
+            problems.push(problem);
+        }
+        let tokens = statistics.tokens;
+        // The drift's matrices have served.
+        drop(statistics);
+        let mut together = Together::new(problems);
+        if self.source.offload {
+            together = together.offloaded()?;
+        }
+        let patterns: Vec<Pattern> = chosen.iter().map(|(_, name)| config.pattern_for(name)).collect();
+        let solutions = together.solve(&patterns, &config.solver)?;
+        let solving = started.elapsed();
+        let rows: usize = chosen.iter().map(|(operator, _)| operator.out_features).sum();
+        let problems = together.problems();
+        for (((operator, _), problem), (pattern, solution)) in chosen
+            .iter()
+            .zip(&problems)
+            .zip(patterns.into_iter().zip(solutions))
+        {
+            let job = Finishing {
+                operator,
+                problem,
+                pattern,
+                tokens,
+                // What was done for all of them, by their sizes.
+                seconds: solving.mul_f64(operator.out_features as f64 / rows.max(1) as f64),
+            };
+            let report = self.finish(job, solution, pruned, &mut state.branch)?;
+            observer.event(report.event(branch));
+            state.outcome.operators.push(report);
+        }
+        Ok(())
+    }
+
+    /// Stores an operator's weight and puts it into the pruned layer.
+    fn finish(
+        &self,
+        job: Finishing<'_, B>,
+        solution: Solution,
+        pruned: &mut PrunedLayer<'a, B>,
         branch: &mut Branch<'_>,
     ) -> Result<OperatorReport> {
-        let (config, sink) = (branch.config, &mut *branch.sink);
-        let pattern = config.pattern_for(name);
+        let Finishing {
+            operator,
+            problem,
+            pattern,
+            tokens,
+            seconds,
+        } = job;
         let started = Instant::now();
-        let weight = self.dense.weight(operator.name).ok_or_else(|| Error::Internal {
-            what: format!("the decoder has no operator `{name}`"),
-        })?;
-        let tensor = format!("{name}.weight");
+        let tensor = format!("{}.weight", problem.name);
         let dtype = self
             .source
             .checkpoint
             .info(&tensor)
             .map_or(StoredDtype::F32, |info| info.dtype.clone());
-        let mut problem = statistics.problem(name, weight);
-        problem.tokens = Some(self.different_tokens);
-        if sink.wants_statistics() {
-            sink.statistics(saved(&problem, statistics)?)?;
-        }
         let Solution {
             mut values,
             keep,
             info,
-        } = solver::solve(&problem, pattern, &config.solver)?;
+        } = solution;
         // From here on the operator is what a reader of the written file will see.
         round_to(&mut values, Some(&keep), &dtype);
-        sink.weight(&tensor, &values, &keep)?;
+        branch.sink.weight(&tensor, &values, &keep)?;
         let (outputs, inputs) = problem.shape();
         let zeros = values.iter().filter(|v| **v == 0.0).count();
-        let weight = problem.upload(values);
-        pruned.set_weight(operator.name, weight.clone())?;
+        let weight = problem.upload(values.clone());
+        self.dense.set(pruned, operator, &weight, values)?;
         let squared_error = problem.squared_error(weight);
         Ok(OperatorReport {
-            name: name.to_owned(),
+            name: problem.name.clone(),
             layer: self.layer,
             shape: [outputs, inputs],
             dtype: dtype.name().to_owned(),
             pattern,
-            tokens: statistics.tokens,
+            tokens,
             relative_error: problem.relative(squared_error),
             zeros,
             sparsity: zeros as f64 / (outputs * inputs).max(1) as f64,
             solver: info,
-            seconds: started.elapsed().as_secs_f64(),
+            seconds: (seconds + started.elapsed()).as_secs_f64(),
         })
     }
+}
+
+/// A solved operator.
+struct Finishing<'p, B: SolverOps> {
+    operator: &'p OperatorSpec,
+    problem: &'p LayerProblem<B>,
+    pattern: Pattern,
+    /// Calibration tokens behind its statistics.
+    tokens: usize,
+    /// What solving it took.
+    seconds: Duration,
 }
 
 fn saved<B: SolverOps>(problem: &LayerProblem<B>, statistics: &Statistics<B>) -> Result<SavedStatistics> {

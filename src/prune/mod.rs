@@ -11,6 +11,7 @@
 mod devices;
 mod layer;
 mod states;
+mod weights;
 
 pub use devices::prune_on_devices;
 pub(crate) use states::States;
@@ -31,6 +32,7 @@ use layer::{BranchState, LayerRun};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::time::Instant;
+use weights::DenseLayer;
 
 /// Where pruned weights and, if wanted, statistics go.
 pub trait WeightSink {
@@ -113,6 +115,7 @@ impl<'a> Job<'a> {
             windows: self.windows,
             batch_tokens: self.config.batch_tokens,
             states: StateStore::ON_DEVICE,
+            offload: false,
         }
     }
 }
@@ -130,6 +133,9 @@ pub struct Source<'a> {
     pub batch_tokens: usize,
     /// Where hidden states wait.
     pub states: &'a StateStore,
+    /// Whether the device holds of a layer only what the step at hand needs: its weights are read again for every step, and
+    /// Gram matrices wait on the host. The result is the same to the last bit.
+    pub offload: bool,
 }
 
 /// Which decoder layers a pass prunes. The model is run up to the first of them and not beyond the last.
@@ -177,8 +183,18 @@ pub struct BranchOutcome {
     pub seconds: f64,
 }
 
-/// Is told of each layer once all branches have pruned it: its number, the dense layer, and each branch's.
-pub type AfterLayer<'a, B> = dyn FnMut(usize, &Layer<B>, &[&Layer<B>]) -> Result<()> + 'a;
+/// A decoder layer in all its forms.
+#[derive(Debug)]
+pub struct Forms<B: SolverOps> {
+    /// As it was.
+    pub dense: Layer<B>,
+    /// As each branch has pruned it.
+    pub pruned: Vec<Layer<B>>,
+}
+
+/// Is told of each layer once all branches have pruned it: its number, and what gives its forms, which may have to be read
+/// for that.
+pub type AfterLayer<'a, B> = dyn FnMut(usize, &dyn Fn() -> Result<Forms<B>>) -> Result<()> + 'a;
 
 /// Prunes every selected operator of every decoder layer.
 ///
@@ -197,7 +213,7 @@ pub fn prune<B: SolverOps>(
         sink,
     };
     let span = Span::whole(job.decoder);
-    let nothing: &mut AfterLayer<'_, B> = &mut |_, _, _| Ok(());
+    let nothing: &mut AfterLayer<'_, B> = &mut |_, _| Ok(());
     let (mut outcomes, _) = prune_branches::<B>(source, vec![branch], span, device, observer, nothing)?;
     Ok(outcomes
         .pop()
@@ -250,8 +266,8 @@ pub fn prune_branches<B: SolverOps>(
             layers: end,
             operators: if layer < start { 0 } else { operators },
         });
-        let dense = source.decoder.layer::<B>(layer, source.checkpoint, device)?;
         if layer < start {
+            let dense = source.decoder.layer::<B>(layer, source.checkpoint, device)?;
             let pruned = (span.before)
                 .map(|weights| source.decoder.layer::<B>(layer, weights, device))
                 .transpose()?;
@@ -262,8 +278,12 @@ pub fn prune_branches<B: SolverOps>(
                 state.pass(pruned.as_ref())?;
             }
             if let Some(pruned) = &pruned {
-                let every: Vec<&Layer<B>> = states.iter().map(|_| pruned).collect();
-                after_layer(layer, &dense, &every)?;
+                after_layer(layer, &|| {
+                    Ok(Forms {
+                        dense: dense.clone(),
+                        pruned: states.iter().map(|_| pruned.clone()).collect(),
+                    })
+                })?;
             }
             observer.event(Event::Step);
             continue;
@@ -271,15 +291,22 @@ pub fn prune_branches<B: SolverOps>(
         let run = LayerRun {
             source,
             layer,
-            dense,
+            dense: DenseLayer::new(source, layer, device)?,
             device: device.clone(),
             different_tokens,
             last: layer + 1 == end,
         };
         hidden = run.prune(hidden, dense_needed, &mut states, observer)?;
         let finished = Instant::now();
-        let pruned: Vec<&Layer<B>> = states.iter().filter_map(|state| state.pruned.as_ref()).collect();
-        after_layer(layer, &run.dense, &pruned)?;
+        after_layer(layer, &|| {
+            let pruned = states.iter().filter_map(|state| state.pruned.as_ref());
+            Ok(Forms {
+                dense: run.dense.get()?,
+                pruned: pruned
+                    .map(|layer| run.dense.pruned(layer))
+                    .collect::<Result<_>>()?,
+            })
+        })?;
         elsewhere += finished.elapsed().as_secs_f64();
         for state in &mut states {
             state.layer_done(layer)?;
@@ -309,7 +336,7 @@ pub(crate) fn one_layer<B: SolverOps>(
     let run = LayerRun {
         source,
         layer: 0,
-        dense: source.decoder.layer::<B>(0, source.checkpoint, device)?,
+        dense: DenseLayer::new(source, 0, device)?,
         device: device.clone(),
         different_tokens: source.different_tokens(),
         last: false,

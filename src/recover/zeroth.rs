@@ -14,16 +14,13 @@ use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::batches;
 use super::{Hidden, Job, finite, mean_nll, window_states};
-use crate::checkpoint::{Checkpoint, StoredDtype};
+use crate::checkpoint::{Overlay, StoredDtype};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Observer};
 use crate::prune::WeightSink;
-use burn::tensor::TensorData;
 use fista_pruner_backends::SolverOps;
-use fista_pruner_models::{SourceError, TensorSource};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// What the curves show.
@@ -209,7 +206,10 @@ impl<B: SolverOps> Run<'_, B> {
                         .collect(),
                     None => values.clone(),
                 };
-                let source = Overlay::new(&model.checkpoint, &operators, values);
+                let mut source = Overlay::new(&model.checkpoint);
+                for (operator, values) in operators.iter().zip(values) {
+                    source.set(&operator.tensor, operator.shape, values);
+                }
                 let layer = model.decoder.layer::<B>(layer, &source, self.device)?;
                 *path = each::<B, _, _>(self.device, std::mem::take(path), |h| Ok(layer.forward(h)))?;
             }
@@ -290,36 +290,4 @@ fn moved(w: &[f32], z: &[f32], c: f64) -> Vec<f32> {
         .zip(z)
         .map(|(w, z)| if *z == 0.0 { *w } else { w + c * z })
         .collect()
-}
-
-/// A checkpoint with other weights.
-struct Overlay<'a> {
-    checkpoint: &'a Checkpoint,
-    weights: BTreeMap<&'a str, (Vec<usize>, Vec<f32>)>,
-}
-
-impl<'a> Overlay<'a> {
-    fn new(checkpoint: &'a Checkpoint, operators: &'a [Operator], values: Vec<Vec<f32>>) -> Self {
-        let named = operators.iter().zip(values).map(|(operator, values)| {
-            let weight = (operator.shape.to_vec(), values);
-            (operator.tensor.as_str(), weight)
-        });
-        Self {
-            checkpoint,
-            weights: named.collect(),
-        }
-    }
-}
-
-impl TensorSource for Overlay<'_> {
-    fn load(&self, name: &str, shape: &[usize]) -> Result<TensorData, SourceError> {
-        match self.weights.get(name) {
-            Some((found, values)) if found == shape => Ok(TensorData::new(values.clone(), shape.to_vec())),
-            _ => self.checkpoint.load(name, shape),
-        }
-    }
-
-    fn contains(&self, name: &str) -> bool {
-        self.checkpoint.contains(name)
-    }
 }

@@ -19,8 +19,9 @@
 use super::inverse::Inverse;
 use super::{LayerProblem, Solution, SolveInfo, StopReason, download, scaled};
 use crate::config::{SolverConfig, Threshold};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pattern::Pattern;
+use burn::tensor::Tensor;
 use fista_pruner_backends::{Selection, SolverOps, SplittingStep};
 
 /// Chooses the support by splitting; the values are those of the last `D`, to be polished.
@@ -32,50 +33,104 @@ pub fn prune<B: SolverOps>(
     pattern: Pattern,
     config: &SolverConfig,
 ) -> Result<Solution> {
-    let (m, n) = problem.shape();
-    let scaled = scaled::scale(problem)?;
-    let weight = scaled.problem.weight.clone();
-    let drift = scaled.problem.drift.clone();
+    let alone = prune_together(vec![problem.clone()], &[pattern], config)?;
+    alone.into_iter().next().ok_or_else(|| Error::Internal {
+        what: "a problem has no solution".into(),
+    })
+}
+
+/// [`prune`] of operators that have one Gram matrix, side by side: ρ goes the same way for all, so one inverse serves them.
+/// Where nobody else holds the problems, their own Gram matrix is gone once it is scaled.
+pub(super) fn prune_together<B: SolverOps>(
+    problems: Vec<LayerProblem<B>>,
+    patterns: &[Pattern],
+    config: &SolverConfig,
+) -> Result<Vec<Solution>> {
     let threshold = config.threshold_or(Threshold::Matrix);
     let config = &config.l0;
-    let selection = match (pattern, threshold) {
-        (Pattern::Unstructured(_), Threshold::Matrix) => Selection::AllBut(pattern.zeros(m, n)),
-        (Pattern::Unstructured(_), Threshold::Row) => Selection::AllButInRow(pattern.zeros(m, n) / m),
-        (Pattern::NOfM { n, m }, _) => Selection::InGroups { n, m },
+    let Some(first) = problems.first() else {
+        return Ok(Vec::new());
     };
-    let split = |moved, dual, rho: f64, dual_factor: f64| {
-        let (rho, dual_factor) = (rho as f32, dual_factor as f32);
-        let step = SplittingStep {
-            selection,
-            rho,
-            dual_factor,
-        };
-        B::splitting_step(moved, weight.clone(), dual, drift.clone(), step)
-    };
+    let name = first.name.clone();
+    let scaled = scaled::scale(first)?;
+    let operators: Vec<Operator<B>> = (problems.into_iter().zip(patterns))
+        .map(|(problem, pattern)| Operator::new(scaled.like(&problem), *pattern, threshold))
+        .collect();
     let mut rho = config.rho;
-    let mut inverse = Inverse::new(&problem.name, scaled.problem.gram.clone(), rho)?;
+    let mut inverse = Inverse::new(&name, scaled.problem.gram.clone(), rho)?;
     // Z = W: D is the dense weight cut to the pattern, and there is no dual yet.
-    let nothing = weight.zeros_like();
-    let (mut right, mut dual) = split(nothing.clone(), nothing, rho, 0.0);
+    let mut iterates: Vec<Iterate<B>> = operators
+        .iter()
+        .map(|operator| {
+            let nothing = operator.weight.zeros_like();
+            operator.split(nothing.clone(), nothing, rho, 0.0)
+        })
+        .collect();
     for step in 1..config.steps {
-        let moved = right.matmul(inverse.matrix());
         let next = match step % config.refresh {
             0 => rho * config.growth.powi(config.refresh as i32),
             _ => rho,
         };
-        (right, dual) = split(moved, dual, next, rho / next);
+        iterates = (operators.iter().zip(iterates))
+            .map(|(operator, (right, dual))| {
+                let moved = right.matmul(inverse.matrix());
+                operator.split(moved, dual, next, rho / next)
+            })
+            .collect();
         if next != rho {
             rho = next;
             inverse.shift(rho)?;
         }
     }
-    let mut values = download(right.matmul(inverse.matrix()) + weight.clone() + dual)?;
-    let keep = pattern.keep_within(threshold, &values, m, n);
-    scaled.unscale(&mut values);
-    let info = SolveInfo {
-        iterations: config.steps,
-        stop_reason: StopReason::Iterations,
-        ..SolveInfo::direct()
-    };
-    Ok(Solution::masked(values, keep, info))
+    let mut solutions = Vec::with_capacity(operators.len());
+    for (operator, (right, dual)) in operators.into_iter().zip(iterates) {
+        let [m, n] = operator.weight.dims();
+        let mut values = download(right.matmul(inverse.matrix()) + operator.weight + dual)?;
+        let keep = operator.pattern.keep_within(threshold, &values, m, n);
+        scaled.unscale(&mut values);
+        let info = SolveInfo {
+            iterations: config.steps,
+            stop_reason: StopReason::Iterations,
+            ..SolveInfo::direct()
+        };
+        solutions.push(Solution::masked(values, keep, info));
+    }
+    Ok(solutions)
+}
+
+/// `ρ (D − u − W) − P`, the right-hand side of the next step, and the dual `u`.
+type Iterate<B> = (Tensor<B, 2>, Tensor<B, 2>);
+
+/// An operator in scaled columns.
+struct Operator<B: SolverOps> {
+    weight: Tensor<B, 2>,
+    drift: Option<Tensor<B, 2>>,
+    pattern: Pattern,
+    selection: Selection,
+}
+
+impl<B: SolverOps> Operator<B> {
+    fn new(scaled: LayerProblem<B>, pattern: Pattern, threshold: Threshold) -> Self {
+        let (m, n) = scaled.shape();
+        let selection = match (pattern, threshold) {
+            (Pattern::Unstructured(_), Threshold::Matrix) => Selection::AllBut(pattern.zeros(m, n)),
+            (Pattern::Unstructured(_), Threshold::Row) => Selection::AllButInRow(pattern.zeros(m, n) / m),
+            (Pattern::NOfM { n, m }, _) => Selection::InGroups { n, m },
+        };
+        Self {
+            weight: scaled.weight,
+            drift: scaled.drift,
+            pattern,
+            selection,
+        }
+    }
+
+    fn split(&self, moved: Tensor<B, 2>, dual: Tensor<B, 2>, rho: f64, dual_factor: f64) -> Iterate<B> {
+        let step = SplittingStep {
+            selection: self.selection,
+            rho: rho as f32,
+            dual_factor: dual_factor as f32,
+        };
+        B::splitting_step(moved, self.weight.clone(), dual, self.drift.clone(), step)
+    }
 }

@@ -28,12 +28,15 @@ pub mod polish;
 pub mod reference;
 pub mod scaled;
 pub mod sparsegpt;
+mod together;
 pub mod wanda;
 
-use crate::config::{Method, SolverConfig, Threshold, WarmStart};
+pub(crate) use together::Together;
+use together::with_ridge;
+
+use crate::config::{SolverConfig, Threshold, WarmStart};
 use crate::error::{Error, Result};
 use crate::pattern::Pattern;
-use crate::ridge::Ridge;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
@@ -227,64 +230,12 @@ pub fn solve<B: SolverOps>(
     pattern: Pattern,
     config: &SolverConfig,
 ) -> Result<Solution> {
-    pattern.check_inputs(&problem.name, problem.shape().1)?;
-    if !(problem.target_energy.is_finite() && problem.drift_energy.is_finite()) {
-        return Err(Error::NotFinite {
-            what: "the output activation",
-            operator: problem.name.clone(),
-        });
-    }
-    let (m, n) = problem.shape();
-    if pattern.zeros(m, n) == 0 {
-        return dense(problem);
-    }
-    // Most published methods have no use for a ridge.
-    let pulled = match config.method == Method::L0 || config.polish > 0 {
-        true => with_ridge(problem, config.ridge)?,
-        false => problem.clone(),
-    };
-    let chosen = match config.method {
-        Method::Magnitude => magnitude::prune(problem, pattern, config.threshold_or(Threshold::Matrix))?,
-        Method::Wanda => wanda::prune(problem, pattern, config.threshold_or(Threshold::Row))?,
-        Method::SparseGpt => sparsegpt::prune(problem, pattern, &config.sparsegpt)?,
-        Method::Fista => fista::prune(problem, pattern, config)?,
-        Method::L0 => l0::prune(&pulled, pattern, config)?,
-    };
-    let solution = polish::polish(&pulled, chosen, config.polish)?;
-    if solution.values.iter().any(|v| !v.is_finite()) {
-        return Err(Error::NotFinite {
-            what: "the solution",
-            operator: problem.name.clone(),
-        });
-    }
-    Ok(solution)
-}
-
-/// The problem with the ridge added to `G`'s diagonal: the error plus that much of the distance to the dense weight.
-fn with_ridge<B: SolverOps>(problem: &LayerProblem<B>, ridge: Ridge) -> Result<LayerProblem<B>> {
-    let relative = ridge.relative(problem.shape().1, problem.tokens);
-    if relative == 0.0 {
-        return Ok(problem.clone());
-    }
-    let diagonal = wanda::diagonal(problem)?;
-    let n = diagonal.len();
-    let mean = diagonal.iter().map(|g| f64::from(*g)).sum::<f64>() / n.max(1) as f64;
-    // Inputs that carry next to nothing are held too, or the matrix might be singular.
-    let floor = FAINT * mean;
-    let added: Vec<f32> = diagonal
-        .iter()
-        .map(|g| (relative * (mean * f64::from(*g).max(floor)).sqrt()) as f32)
-        .collect();
-    let device = problem.gram.device();
-    let added = Tensor::<B, 2>::from_data(TensorData::new(added, [1, n]), &device);
-    Ok(LayerProblem {
-        gram: problem.gram.clone() + Tensor::eye(n, &device) * added,
-        ..problem.clone()
+    let alone = Together::new(vec![problem.clone()]);
+    let solutions = alone.solve(&[pattern], config)?;
+    solutions.into_iter().next().ok_or_else(|| Error::Internal {
+        what: "a problem has no solution".into(),
     })
 }
-
-/// Energy of an input, relative to the mean, below which it is held as if it had that much.
-const FAINT: f64 = 1e-4;
 
 /// The weight as it is.
 fn dense<B: SolverOps>(problem: &LayerProblem<B>) -> Result<Solution> {
@@ -307,7 +258,11 @@ fn warm_start<B: SolverOps>(
         WarmStart::Magnitude => magnitude::prune(problem, pattern, config.threshold_or(Threshold::Matrix)),
         WarmStart::Wanda => wanda::prune(problem, pattern, config.threshold_or(Threshold::Row)),
         WarmStart::SparseGpt => sparsegpt::prune(problem, pattern, &config.sparsegpt),
-        WarmStart::L0 => l0::prune(&with_ridge(problem, config.ridge)?, pattern, config),
+        WarmStart::L0 => {
+            let mut pulled = vec![problem.clone()];
+            with_ridge(&mut pulled, config.ridge)?;
+            l0::prune(&pulled[0], pattern, config)
+        }
         WarmStart::Dense => dense(problem),
     }
 }

@@ -29,24 +29,43 @@ pub fn scale<B: SolverOps>(problem: &LayerProblem<B>) -> Result<Scaled<B>> {
     let largest = diagonal.iter().fold(0.0f32, |a, b| a.max(*b)).sqrt();
     let floor = if largest > 0.0 { largest * SILENT } else { 1.0 };
     let norms: Vec<f32> = diagonal.iter().map(|g| g.max(0.0).sqrt().max(floor)).collect();
-    let n = norms.len();
-    let device = problem.weight.device();
-    let d = Tensor::<B, 2>::from_data(TensorData::new(norms.clone(), [1, n]), &device);
+    let d = row::<B>(&norms, &problem.weight.device());
+    let gram = problem.gram.clone() / d.clone() / d.clone().transpose();
     Ok(Scaled {
-        problem: LayerProblem {
-            name: problem.name.clone(),
-            weight: problem.weight.clone() * d.clone(),
-            gram: problem.gram.clone() / d.clone() / d.clone().transpose(),
-            drift: problem.drift.clone().map(|p| p / d),
-            drift_energy: problem.drift_energy,
-            target_energy: problem.target_energy,
-            tokens: problem.tokens,
-        },
+        problem: in_columns(problem, gram, d),
         norms,
     })
 }
 
+/// `[1, n]`.
+fn row<B: SolverOps>(norms: &[f32], device: &B::Device) -> Tensor<B, 2> {
+    Tensor::from_data(TensorData::new(norms.to_vec(), [1, norms.len()]), device)
+}
+
+/// The problem with columns scaled by `d [1, n]`, whose Gram matrix is that already.
+fn in_columns<B: SolverOps>(
+    problem: &LayerProblem<B>,
+    gram: Tensor<B, 2>,
+    d: Tensor<B, 2>,
+) -> LayerProblem<B> {
+    LayerProblem {
+        name: problem.name.clone(),
+        weight: problem.weight.clone() * d.clone(),
+        gram,
+        drift: problem.drift.clone().map(|p| p / d),
+        drift_energy: problem.drift_energy,
+        target_energy: problem.target_energy,
+        tokens: problem.tokens,
+    }
+}
+
 impl<B: SolverOps> Scaled<B> {
+    /// Another problem with the same Gram matrix, scaled alike.
+    pub(super) fn like(&self, problem: &LayerProblem<B>) -> LayerProblem<B> {
+        let d = row::<B>(&self.norms, &problem.weight.device());
+        in_columns(problem, self.problem.gram.clone(), d)
+    }
+
     /// Takes values `[m, n]` of the operator's own columns to scaled ones.
     pub fn scale(&self, values: &mut [f32]) {
         for row in values.chunks_mut(self.norms.len().max(1)) {

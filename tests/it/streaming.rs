@@ -13,7 +13,7 @@ fn pruned(workspace: &Workspace, line: &str) -> Vec<u8> {
 }
 
 #[test]
-fn hidden_states_may_wait_anywhere() {
+fn states_weights_and_gram_matrices_may_wait_anywhere() {
     for model in ["llama3.1-style", "opt-350m-style"] {
         let workspace = Workspace::with(model);
         for propagate in ["intra", "none", "full", "sequential", "refreshed"] {
@@ -24,9 +24,18 @@ fn hidden_states_may_wait_anywhere() {
                 (weights, report["evaluation"].clone())
             };
             let expected = report("");
-            for place in ["device", "host", "disk"] {
-                let found = report(&format!("--activations {place}"));
-                assert!(found == expected, "{model} {propagate} {place}");
+            for way in [
+                "--activations device",
+                "--activations host",
+                "--activations disk",
+                "--offload",
+                "--offload --activations disk --method sparsegpt",
+            ] {
+                let expected = match way.split_once("--method") {
+                    Some((_, method)) => report(&format!("--method {method}")),
+                    None => expected.clone(),
+                };
+                assert!(report(way) == expected, "{model} {propagate} {way}");
             }
         }
     }
@@ -39,14 +48,14 @@ fn several_devices_give_the_bytes_of_one() {
         let line = format!("{PRUNE} --output out --propagate {propagate} --data ids.safetensors");
         let one = pruned(&workspace, &format!("{line} --device flex"));
         let alone = workspace.read_json("out/pruning_report.json");
-        for devices in ["flex,flex", "flex,flex,flex,flex,flex"] {
+        for devices in ["flex,flex", "flex,flex,flex,flex,flex --offload"] {
             let several = pruned(
                 &workspace,
                 &format!("{line} --device {devices} --save-statistics saved"),
             );
             assert!(one == several, "{propagate} {devices}");
             let report = workspace.read_json("out/pruning_report.json");
-            assert_eq!(report["device"], devices);
+            assert_eq!(report["device"], devices.trim_end_matches(" --offload"));
             assert_eq!(report["evaluation"], alone["evaluation"]);
             let names = |report: &Value| -> Vec<String> {
                 let operators = report["operators"].as_array().unwrap().iter();
@@ -57,10 +66,10 @@ fn several_devices_give_the_bytes_of_one() {
             assert_eq!(names(&report), names(&alone));
         }
     }
-    // The files of statistics are those of one device, too.
+    // The files of statistics are those of one device, too, wherever the matrices wait.
     let several = crate::command::tree_of(&workspace.path("saved"));
     let line = format!("{PRUNE} --output out --propagate input=dense,within=corrected,target=current");
-    workspace.succeed(&format!("{line} --save-statistics alone"));
+    workspace.succeed(&format!("{line} --save-statistics alone --offload"));
     crate::command::same_trees(
         &several,
         &crate::command::tree_of(&workspace.path("alone")),
@@ -114,6 +123,15 @@ fn a_budget_decides_where_hidden_states_wait() {
     let tighter = plan(&format!("--memory-budget {}", bytes(&disk) - 1));
     assert!(tighter["batch_tokens"].as_u64() < free["batch_tokens"].as_u64());
     assert!(bytes(&tighter) < bytes(&disk));
+    // The last resort.
+    let offloaded = plan("--activations disk --offload");
+    assert!(bytes(&offloaded) < bytes(&disk));
+    assert_eq!(offloaded["offload"], true);
+    let least = plan(&format!(
+        "--memory-budget {}",
+        bytes(&tighter).min(bytes(&offloaded))
+    ));
+    assert_eq!(least["offload"], bytes(&offloaded) < bytes(&tighter));
     workspace.refuse(
         &format!("{line} --memory-budget 1MB"),
         &["--memory-budget", "at least"],
@@ -219,7 +237,7 @@ fn a_layer_of_70b_fits_a_40_gb_device() {
         ignore: None,
         batch_tokens: PruneConfig::BATCH_TOKENS,
     };
-    let at = |states: StatePlace| {
+    let at = |states: StatePlace, offload: bool| {
         let room = Room {
             tokens: 128 * 2048,
             evaluation_tokens: 0,
@@ -227,10 +245,21 @@ fn a_layer_of_70b_fits_a_40_gb_device() {
             layers: 0..LAYERS,
             device_is_host: false,
             states,
+            offload,
         };
         plan(&model.checkpoint, &model.decoder, &config, &room).unwrap()
     };
-    let (device, host, disk) = (at(StatePlace::Device), at(StatePlace::Host), at(StatePlace::Disk));
+    let (device, host, disk) = (
+        at(StatePlace::Device, false),
+        at(StatePlace::Host, false),
+        at(StatePlace::Disk, false),
+    );
+    let offloaded = at(StatePlace::Host, true);
+    assert!(
+        offloaded.device_bytes < 24_000_000_000,
+        "{:e}",
+        offloaded.device_bytes
+    );
     assert!(host.device_bytes < 40_000_000_000, "{:e}", host.device_bytes);
     assert_eq!(host.device_bytes, disk.device_bytes);
     // Two paths of the widest input and the residual, in f32.

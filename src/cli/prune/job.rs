@@ -35,6 +35,8 @@ pub(super) struct Job<'a, 'w> {
     pub(super) earlier: Option<Earlier>,
     pub(super) devices: &'a [DeviceSpec],
     pub(super) states: &'a StateStore,
+    /// As [`Source::offload`].
+    pub(super) offload: bool,
     pub(super) output: &'a mut Output<'w>,
     /// The loop's stages are added to it.
     pub(super) seconds: &'a mut StageSeconds,
@@ -63,6 +65,7 @@ impl DeviceJob for Job<'_, '_> {
             windows: &self.windows.ids,
             batch_tokens: self.config.batch_tokens,
             states: self.states,
+            offload: self.offload,
         };
         let mut earlier = self.earlier.take().unwrap_or_default();
         // A uniform rate leaves what a table file may have said.
@@ -154,7 +157,7 @@ impl Loop<'_, '_> {
             sink: &mut timer.sink(self.output),
         };
         let after_layer: &mut AfterLayer<'_, B> =
-            &mut |layer, dense, pruned| timer.layer(layer, || along.layer(dense, pruned));
+            &mut |layer, forms| timer.layer(layer, || along.forms(forms));
         let (outcomes, _) = prune_branches::<B>(self.source, vec![branch], span, device, bar, after_layer)?;
         let operators = outcomes.into_iter().flat_map(|o| o.operators).collect::<Vec<_>>();
         let mut layer_seconds = timer.finish(&operators);

@@ -48,6 +48,7 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         layers: layers.clone(),
         device_is_host: true,
         states: StatePlace::Device,
+        offload: args.offload,
     };
     let devices = device::choose_all(global)?;
     room.device_is_host = devices[0].kind.is_host();
@@ -95,6 +96,7 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         earlier: space.earlier,
         devices: &devices,
         states: &states,
+        offload: room.offload,
         output: &mut output,
         seconds: &mut seconds,
         quiet: global.quiet,
@@ -180,16 +182,21 @@ fn layers(args: &PruneArgs, chosen: &Chosen, config: &PruneConfig) -> Result<Ran
     shard.layers(layers)
 }
 
-/// Where hidden states wait and how many tokens are computed at once: as asked for, or as the budget allows.
+/// Where hidden states wait, whether weights and Gram matrices do too, and how many tokens are computed at once: as asked
+/// for, or as the budget allows.
 fn fit(args: &PruneArgs, chosen: &Chosen, config: &mut PruneConfig, room: &mut Room) -> Result<Plan> {
     let places = match args.activations {
         Some(place) => vec![place],
         None if room.device_is_host => vec![StatePlace::Device, StatePlace::Disk],
         None => vec![StatePlace::Device, StatePlace::Host],
     };
+    let mut ways: Vec<_> = places.iter().map(|place| (*place, args.offload)).collect();
+    if let (Some(last), false) = (places.last(), args.offload) {
+        ways.push((*last, true));
+    }
     let mut least = None;
-    for place in places {
-        room.states = place;
+    for (place, offload) in ways {
+        (room.states, room.offload) = (place, offload);
         let mut tokens = PruneConfig::BATCH_TOKENS;
         loop {
             config.batch_tokens = tokens;

@@ -24,7 +24,7 @@ pub(super) fn plan_text(plan: &Plan) -> String {
     let mut text = show::table(&["operator", "shape", "zeros"], &rows)
         + &format!(
             "\n{} operators in {} layers, {} weights, {} zeros\n{} calibration tokens{evaluation}, {} at once, \
-             hidden states {}\nabout {} on the device, {} on the host, {} on disk",
+             hidden states {}{}\nabout {} on the device, {} on the host, {} on disk",
             plan.operators.len(),
             plan.layers,
             plan.weights,
@@ -35,6 +35,11 @@ pub(super) fn plan_text(plan: &Plan) -> String {
                 StatePlace::Device => "on the device",
                 StatePlace::Host => "in the host's memory",
                 StatePlace::Disk => "in files",
+            },
+            if plan.offload {
+                ", weights and Gram matrices on the device only while they are needed"
+            } else {
+                ""
             },
             show::bytes(plan.device_bytes),
             show::bytes(plan.host_bytes),

@@ -1,0 +1,182 @@
+//! The operators of one group, solved side by side: they see the same inputs, so they have one Gram matrix, and what is made
+//! of it serves all of them. In: problems, patterns. Out: a solution each, the same to the last bit as of each alone.
+
+use super::{LayerProblem, Solution, dense, fista, l0, magnitude, polish, sparsegpt, wanda};
+use crate::config::{Method, SolverConfig, Threshold};
+use crate::error::{Error, Result};
+use crate::pattern::Pattern;
+use crate::ridge::Ridge;
+use burn::tensor::{Tensor, TensorData};
+use fista_pruner_backends::SolverOps;
+
+/// Problems with one Gram matrix.
+pub(crate) struct Together<B: SolverOps> {
+    problems: Vec<LayerProblem<B>>,
+    /// The Gram matrix on the host, while it is not on the device; the problems have an empty one then.
+    away: Option<TensorData>,
+}
+
+impl<B: SolverOps> Together<B> {
+    /// Of problems whose Gram matrices are one and the same.
+    pub(crate) fn new(problems: Vec<LayerProblem<B>>) -> Self {
+        Self { problems, away: None }
+    }
+
+    /// Keeps the Gram matrix on the host, and on the device only while it is worked with. It leaves the device once nobody
+    /// else holds it.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn offloaded(mut self) -> Result<Self> {
+        if let Some(first) = self.problems.first_mut() {
+            let device = first.gram.device();
+            let gram = std::mem::replace(&mut first.gram, Tensor::empty([0, 0], &device));
+            for problem in &mut self.problems {
+                problem.gram = Tensor::empty([0, 0], &device);
+            }
+            let data = gram.try_into_data().map_err(|e| Error::DeviceFailed {
+                reason: e.to_string(),
+            })?;
+            self.away = Some(data);
+        }
+        Ok(self)
+    }
+
+    /// The problems with their Gram matrix, on the device.
+    pub(crate) fn problems(&self) -> Vec<LayerProblem<B>> {
+        let mut problems = self.problems.clone();
+        if let (Some(data), Some(first)) = (&self.away, self.problems.first()) {
+            let gram = Tensor::from_data(data.clone(), &first.weight.device());
+            for problem in &mut problems {
+                problem.gram = gram.clone();
+            }
+        }
+        problems
+    }
+
+    /// Chooses the operators' weights by the configured method, with a pattern each.
+    ///
+    /// # Errors
+    /// As [`super::solve`]; the error names the operator, or the first of them for what is wrong with the Gram matrix.
+    pub(crate) fn solve(&self, patterns: &[Pattern], config: &SolverConfig) -> Result<Vec<Solution>> {
+        for (problem, pattern) in self.problems.iter().zip(patterns) {
+            pattern.check_inputs(&problem.name, problem.shape().1)?;
+            if !(problem.target_energy.is_finite() && problem.drift_energy.is_finite()) {
+                return Err(Error::NotFinite {
+                    what: "the output activation",
+                    operator: problem.name.clone(),
+                });
+            }
+        }
+        let mut solutions: Vec<Option<Solution>> = Vec::with_capacity(self.problems.len());
+        let mut sparse = Vec::new();
+        for (index, (problem, pattern)) in self.problems.iter().zip(patterns).enumerate() {
+            let (m, n) = problem.shape();
+            let whole = pattern.zeros(m, n) == 0;
+            solutions.push(whole.then(|| dense(problem)).transpose()?);
+            if !whole {
+                sparse.push(index);
+            }
+        }
+        if !sparse.is_empty() {
+            let patterns: Vec<Pattern> = sparse.iter().map(|i| patterns[*i]).collect();
+            let chosen = self.choose(&sparse, &patterns, config)?;
+            for (index, solution) in sparse.into_iter().zip(chosen) {
+                solutions[index] = Some(solution);
+            }
+        }
+        Ok(solutions.into_iter().flatten().collect())
+    }
+
+    /// Solutions of the problems with these numbers, polished.
+    fn choose(&self, which: &[usize], patterns: &[Pattern], config: &SolverConfig) -> Result<Vec<Solution>> {
+        let stated = || {
+            let mut all: Vec<Option<LayerProblem<B>>> = self.problems().into_iter().map(Some).collect();
+            let these = which.iter().filter_map(|i| all[*i].take());
+            these.collect::<Vec<_>>()
+        };
+        let pulled = || {
+            let mut problems = stated();
+            with_ridge(&mut problems, config.ridge)?;
+            Ok::<_, Error>(problems)
+        };
+        let each = |solve: &dyn Fn(&LayerProblem<B>, Pattern) -> Result<Solution>| {
+            let problems = stated();
+            let pairs = problems.iter().zip(patterns);
+            pairs
+                .map(|(problem, pattern)| solve(problem, *pattern))
+                .collect::<Result<Vec<_>>>()
+        };
+        let mut held = None;
+        let chosen = match config.method {
+            Method::Magnitude => {
+                each(&|p, pattern| magnitude::prune(p, pattern, config.threshold_or(Threshold::Matrix)))?
+            }
+            Method::Wanda => {
+                each(&|p, pattern| wanda::prune(p, pattern, config.threshold_or(Threshold::Row)))?
+            }
+            Method::SparseGpt => each(&|p, pattern| sparsegpt::prune(p, pattern, &config.sparsegpt))?,
+            Method::Fista => each(&|p, pattern| fista::prune(p, pattern, config))?,
+            Method::L0 => {
+                let problems = pulled()?;
+                // What is polished later need not be made again where there is room for it.
+                held = (self.away.is_none() && config.polish > 0).then(|| problems.clone());
+                l0::prune_together(problems, patterns, config)?
+            }
+        };
+        // Most published methods have no use for a ridge, nor for a polish.
+        let polished = if config.polish > 0 {
+            let problems = match held {
+                Some(problems) => problems,
+                None => pulled()?,
+            };
+            problems
+                .iter()
+                .zip(chosen)
+                .map(|(problem, solution)| polish::polish(problem, solution, config.polish))
+                .collect::<Result<Vec<_>>>()?
+        } else {
+            chosen
+        };
+        for (index, solution) in which.iter().zip(&polished) {
+            if solution.values.iter().any(|v| !v.is_finite()) {
+                return Err(Error::NotFinite {
+                    what: "the solution",
+                    operator: self.problems[*index].name.clone(),
+                });
+            }
+        }
+        Ok(polished)
+    }
+}
+
+/// Adds the ridge to the diagonal of the problems' common Gram matrix: the error plus that much of the distance to the
+/// dense weight.
+pub(super) fn with_ridge<B: SolverOps>(problems: &mut [LayerProblem<B>], ridge: Ridge) -> Result<()> {
+    let Some(first) = problems.first_mut() else {
+        return Ok(());
+    };
+    let relative = ridge.relative(first.shape().1, first.tokens);
+    if relative == 0.0 {
+        return Ok(());
+    }
+    let diagonal = wanda::diagonal(first)?;
+    let n = diagonal.len();
+    let mean = diagonal.iter().map(|g| f64::from(*g)).sum::<f64>() / n.max(1) as f64;
+    // Inputs that carry next to nothing are held too, or the matrix might be singular.
+    let floor = FAINT * mean;
+    let added: Vec<f32> = diagonal
+        .iter()
+        .map(|g| (relative * (mean * f64::from(*g).max(floor)).sqrt()) as f32)
+        .collect();
+    let device = first.gram.device();
+    let added = Tensor::<B, 2>::from_data(TensorData::new(added, [1, n]), &device);
+    let gram = first.gram.clone() + Tensor::eye(n, &device) * added;
+    for problem in problems {
+        problem.gram = gram.clone();
+    }
+    Ok(())
+}
+
+/// Energy of an input, relative to the mean, below which it is held as if it had that much.
+const FAINT: f64 = 1e-4;
