@@ -203,15 +203,15 @@ pub fn remove_checkpoints(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A SHA-256 in hex over models, windows and settings. Of the pruned model's numbers, those of its first and last layer.
+/// A SHA-256 in hex over models, windows and settings. Of the pruned model's numbers, those of its first and last layer; of
+/// the dense model's, some of every file.
 fn key(job: &Job<'_>) -> Result<String> {
     let mut hasher = Sha256::new();
     hasher.update(env!("CARGO_PKG_VERSION"));
     hasher.update(job.pruned.checkpoint.fingerprint());
-    hasher.update(
-        job.dense
-            .map_or(String::new(), |dense| dense.checkpoint.fingerprint()),
-    );
+    if let Some(dense) = job.dense {
+        hasher.update(dense.checkpoint.sample_sha256()?);
+    }
     let last = job.pruned.decoder.config().num_layers().saturating_sub(1);
     for operator in job.pruned.decoder.operators() {
         if operator.layer == 0 || operator.layer == last {

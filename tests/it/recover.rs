@@ -219,6 +219,28 @@ fn checkpoints_belong_to_one_run() {
     assert!(!at.exists(), "a finished run takes its checkpoints away");
 }
 
+/// A dense model with the same shapes and other numbers is another model.
+#[test]
+fn checkpoints_belong_to_one_dense_model() {
+    let workspace = pruned("smollm2-style", "--sparsity 2:4");
+    let block = methods()
+        .into_iter()
+        .find(|recovery| recovery.name() == "block")
+        .unwrap();
+    let folder = workspace.path("steps");
+    let mut sink = Collect {
+        fails_at: Some(2),
+        ..Collect::default()
+    };
+    run(&workspace, &block, Some(&folder), &mut sink, |_| {}).unwrap_err();
+    workspace.edit("model/model.safetensors", |weights| {
+        weights.set("model.layers.1.mlp.up_proj.weight", 0..512, 0.5);
+    });
+    let mut sink = Collect::default();
+    let error = run(&workspace, &block, Some(&folder), &mut sink, |_| {}).unwrap_err();
+    assert!(error.to_string().contains("other models"), "{error}");
+}
+
 fn curves(report: &Value) -> Vec<(f64, f64)> {
     let curves = report["curves"].as_array().unwrap().iter();
     curves
