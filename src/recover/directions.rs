@@ -2,7 +2,6 @@
 //! time. In: seed, step, operator. Out: one number a weight, with unit variance where the weight survives and zero elsewhere.
 
 use super::operators::Operator;
-use faer::Mat;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -73,9 +72,9 @@ pub(super) fn direction(
         }
         Space::Subspace { rank, refresh } => {
             let (left, right) = subspace(seed, step, operator, rank, refresh);
+            let rank = right.len();
             rows.for_each(|(row, (direction, weights))| {
-                for (k, right) in right.iter().enumerate() {
-                    let scale = left[(row, k)];
+                for (scale, right) in left[row * rank..].iter().zip(&right) {
                     for (d, v) in direction.iter_mut().zip(right) {
                         *d += scale * v;
                     }
@@ -91,34 +90,53 @@ pub(super) fn direction(
     direction
 }
 
-/// `√(out · in) / r · U Z` `[out, r]`, and the rows of `Vᵀ` `[r, in]`. The factor, which the official code has too, gives
-/// entries unit variance, so that ε and rate mean what they mean without a subspace.
+/// `√(out · in) / r · U Z`, `[out, r]` row-major, and the rows of `Vᵀ [r, in]`. The factor, which the official code has too,
+/// gives entries unit variance, so that ε and rate mean what they mean without a subspace.
 fn subspace(
     seed: u64,
     step: usize,
     operator: &Operator,
     rank: usize,
     refresh: usize,
-) -> (Mat<f32>, Vec<Vec<f32>>) {
+) -> (Vec<f32>, Vec<Vec<f32>>) {
     let [rows, columns] = operator.shape;
     let rank = rank.min(rows).min(columns);
     let period = (step / refresh.max(1)) as u64;
-    let normal = |rows: usize, columns: usize, step: u64, draw: Draw| -> Mat<f32> {
-        let mut generator = generator(seed, step, operator, draw);
-        let values: Vec<f32> = StandardNormal
-            .sample_iter(&mut generator)
-            .take(rows * columns)
-            .collect();
-        Mat::from_fn(rows, columns, |i, j| values[i * columns + j])
-    };
-    let basis = |rows: usize, draw: Draw| normal(rows, rank, period, draw).qr().compute_thin_Q();
+    let basis =
+        |length: usize, draw: Draw| orthonormal(generator(seed, period, operator, draw), length, rank);
     let (left, right) = (basis(rows, Draw::Left), basis(columns, Draw::Right));
     let scale = ((rows * columns) as f64).sqrt() / rank.max(1) as f64;
-    let middle = normal(rank, rank, step as u64, Draw::Middle) * faer::Scale(scale as f32);
-    let right = (0..rank)
-        .map(|k| (0..columns).map(|j| right[(j, k)]).collect())
+    let middle: Vec<f64> = StandardNormal
+        .sample_iter(generator(seed, step as u64, operator, Draw::Middle))
+        .take(rank * rank)
         .collect();
-    (left * middle, right)
+    let mut product = vec![0.0; rows * rank];
+    for (row, product) in product.chunks_exact_mut(rank.max(1)).enumerate() {
+        for (k, entry) in product.iter_mut().enumerate() {
+            let sum: f64 = (0..rank).map(|j| left[j][row] * middle[j * rank + k]).sum();
+            *entry = (scale * sum) as f32;
+        }
+    }
+    let narrow = |v: Vec<f64>| v.into_iter().map(|x| x as f32).collect();
+    (product, right.into_iter().map(narrow).collect())
+}
+
+/// `rank` random vectors of unit length at right angles to each other, by Gram–Schmidt, twice each. A library's factorisation
+/// keeps a hundred times the memory of these few vectors.
+fn orthonormal(mut generator: ChaCha8Rng, length: usize, rank: usize) -> Vec<Vec<f64>> {
+    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(rank);
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    for _ in 0..rank {
+        let mut vector: Vec<f64> = StandardNormal.sample_iter(&mut generator).take(length).collect();
+        for earlier in basis.iter().chain(&basis) {
+            let along = dot(&vector, earlier);
+            vector.iter_mut().zip(earlier).for_each(|(v, e)| *v -= along * e);
+        }
+        let norm = dot(&vector, &vector).sqrt();
+        vector.iter_mut().for_each(|v| *v /= norm);
+        basis.push(vector);
+    }
+    basis
 }
 
 /// Weights rounded up or down to what is stored, by chance, such that the mean is the weight: a thousand small steps are
@@ -151,6 +169,7 @@ pub(super) fn dithered(seed: u64, operator: &Operator, mut weights: Vec<f32>) ->
 mod tests {
     use super::*;
     use crate::checkpoint::StoredDtype;
+    use faer::Mat;
 
     fn operator(shape: [usize; 2], dtype: StoredDtype) -> (Operator, Vec<f32>) {
         let weights: Vec<f32> = (0..shape[0] * shape[1])

@@ -67,6 +67,7 @@ pages! {
     mac_and_amd: "docs/mac-and-amd.md" has 6,
     cluster: "docs/cluster.md" has 9,
     recover: "docs/recover.md" has 8,
+    algorithm: "docs/algorithm.md" has 2,
     reproduce: "docs/reproduce.md" has 42,
     zero_shot: "docs/zero-shot.md" has 4,
 }
