@@ -159,7 +159,7 @@ impl SavedOperator {
             gram,
             drift,
             drift_gram,
-            drift_energies: BTreeMap::new(),
+            on_outputs: BTreeMap::new(),
             tokens: saved.tokens.unwrap_or(0),
         };
         let mut problem = statistics.problem(&saved.name, matrix(&saved.weight, saved.outputs));

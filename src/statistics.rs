@@ -46,10 +46,22 @@ pub struct Accumulator<B: SolverOps> {
     drift: Option<Sum<B>>,
     /// `(X* − X)(X* − X)ᵀ`
     drift_gram: Option<GramSum<B>>,
-    keep_drift_gram: bool,
-    /// `‖W (X* − X)‖²_F` of operators by name, whose weight `[m, n]` stands beside it.
-    drift_energies: Vec<(String, Tensor<B, 2>, f64)>,
+    keep_drift: bool,
+    on_outputs: Vec<OutputDrift<B>>,
     tokens: usize,
+}
+
+/// The drift of one operator, summed on its outputs.
+#[derive(Debug, Clone)]
+struct OutputDrift<B: SolverOps> {
+    /// The operator's name.
+    name: String,
+    /// `W [m, n]`.
+    weight: Tensor<B, 2>,
+    /// `W (X* − X) X*ᵀ`, `[m, n]`.
+    product: Option<Sum<B>>,
+    /// `‖W (X* − X)‖²_F`.
+    energy: f64,
 }
 
 impl<B: SolverOps> Default for Accumulator<B> {
@@ -58,27 +70,30 @@ impl<B: SolverOps> Default for Accumulator<B> {
             gram: None,
             drift: None,
             drift_gram: None,
-            keep_drift_gram: true,
-            drift_energies: Vec::new(),
+            keep_drift: true,
+            on_outputs: Vec::new(),
             tokens: 0,
         }
     }
 }
 
 impl<B: SolverOps> Accumulator<B> {
-    /// For the named operators with their dense weights `[m, n]`: the energy `R` of their drifts is taken on their outputs
-    /// where that is less work than the Gram matrix of the drift, which any operator's energy can be had from. `cross`
-    /// asks for that matrix all the same, for [`Statistics::cross`].
+    /// For the named operators with their dense weights `[m, n]`: their drifts `P` and the energies `R` of these are summed on
+    /// their outputs where that is less work than the matrices of the inputs' drift, which any operator's can be had from.
+    /// `cross` asks for those matrices all the same, for [`Statistics::cross`].
     pub fn for_operators(operators: Vec<(String, Tensor<B, 2>)>, cross: bool) -> Self {
         let outputs: usize = operators.iter().map(|(_, weight)| weight.dims()[0]).sum();
         let inputs = operators.first().map_or(0, |(_, weight)| weight.dims()[1]);
-        // A token costs `outputs · inputs` multiplications on the one way, half of `inputs²` on the other. Nothing but
-        // shapes decides, so that it is the same in every run.
-        let on_outputs = !operators.is_empty() && 2 * outputs <= inputs;
+        let on_outputs = !operators.is_empty() && sums_on_outputs(outputs, inputs);
         Self {
-            keep_drift_gram: cross || !on_outputs,
-            drift_energies: (operators.into_iter().filter(|_| on_outputs))
-                .map(|(name, weight)| (name, weight, 0.0))
+            keep_drift: cross || !on_outputs,
+            on_outputs: (operators.into_iter().filter(|_| on_outputs))
+                .map(|(name, weight)| OutputDrift {
+                    name,
+                    weight,
+                    product: None,
+                    energy: 0.0,
+                })
                 .collect(),
             ..Self::default()
         }
@@ -94,15 +109,14 @@ impl<B: SolverOps> Accumulator<B> {
     /// same shape and for the same tokens.
     pub fn add_pair(&mut self, dense: Tensor<B, 2>, real: Tensor<B, 2>) {
         let difference = real.clone() - dense;
-        Sum::add(
-            &mut self.drift,
-            difference.clone().transpose().matmul(real.clone()),
-        );
-        for (_, weight, energy) in &mut self.drift_energies {
-            let outputs = difference.clone().matmul(weight.clone().transpose());
-            *energy += B::inner(outputs.clone(), outputs);
+        for operator in &mut self.on_outputs {
+            let outputs = difference.clone().matmul(operator.weight.clone().transpose());
+            operator.energy += B::inner(outputs.clone(), outputs.clone());
+            Sum::add(&mut operator.product, outputs.transpose().matmul(real.clone()));
         }
-        if self.keep_drift_gram {
+        if self.keep_drift {
+            let product = difference.clone().transpose().matmul(real.clone());
+            Sum::add(&mut self.drift, product);
             add_gram(&mut self.drift_gram, difference);
         }
         self.add(real);
@@ -127,12 +141,15 @@ impl<B: SolverOps> Accumulator<B> {
                 operator: operator.to_owned(),
             });
         }
-        let energies = self.drift_energies.into_iter();
+        let on_outputs = self.on_outputs.into_iter().filter_map(|operator| {
+            let product = operator.product?.sum.mul_scalar(scale);
+            Some((operator.name, (product, operator.energy * scale)))
+        });
         Ok(Statistics {
             gram,
             drift: self.drift.map(|drift| drift.sum.mul_scalar(scale)),
             drift_gram: self.drift_gram.map(per_token),
-            drift_energies: energies.map(|(name, _, energy)| (name, energy * scale)).collect(),
+            on_outputs: on_outputs.collect(),
             tokens: self.tokens,
         })
     }
@@ -143,14 +160,22 @@ impl<B: SolverOps> Accumulator<B> {
 pub struct Statistics<B: SolverOps> {
     /// `G = X* X*ᵀ / p`, `[n, n]`.
     pub gram: Tensor<B, 2>,
-    /// `(X* − X) X*ᵀ / p`, `[n, n]`; `None` where `X* = X`.
+    /// `(X* − X) X*ᵀ / p`, `[n, n]`; `None` where `X* = X`, or where nobody asked for it.
     pub drift: Option<Tensor<B, 2>>,
     /// `(X* − X)(X* − X)ᵀ / p`, `[n, n]`; `None` where `X* = X`, or where nobody asked for it.
     pub drift_gram: Option<Tensor<B, 2>>,
-    /// `R = ‖W (X* − X)‖²_F / p` by operator, where that was taken on the outputs; else `drift_gram` gives it.
-    pub drift_energies: BTreeMap<String, f64>,
+    /// `P = W (X* − X) X*ᵀ / p`, `[m, n]`, and `R = ‖W (X* − X)‖²_F / p` by operator, where they were summed on the outputs;
+    /// else `drift` and `drift_gram` give them.
+    pub on_outputs: BTreeMap<String, (Tensor<B, 2>, f64)>,
     /// `p`.
     pub tokens: usize,
+}
+
+/// Whether drifts are summed on the outputs of operators with that many outputs in all. A token costs `2 · outputs · inputs`
+/// multiplications that way, and `3/2 · inputs²` by matrices of the inputs. Nothing but shapes decides, so that it is the same
+/// in every run.
+pub(crate) fn sums_on_outputs(outputs: usize, inputs: usize) -> bool {
+    4 * outputs <= 3 * inputs
 }
 
 impl<B: SolverOps> Statistics<B> {
@@ -160,15 +185,17 @@ impl<B: SolverOps> Statistics<B> {
     /// solving reports it.
     pub fn problem(&self, name: &str, weight: Tensor<B, 2>) -> LayerProblem<B> {
         let mut problem = LayerProblem::new(name, weight.clone(), self.gram.clone());
-        if let Some(drift) = &self.drift {
-            let p = weight.clone().matmul(drift.clone());
-            let energy = match (self.drift_energies.get(name), &self.drift_gram) {
-                (Some(energy), _) => *energy,
-                (None, Some(drift_gram)) => {
-                    B::inner(weight.clone().matmul(drift_gram.clone()), weight.clone())
-                }
-                (None, None) => f64::NAN,
-            };
+        let drift = match (self.on_outputs.get(name), &self.drift, &self.drift_gram) {
+            (Some(known), _, _) => Some(known.clone()),
+            (None, Some(drift), Some(drift_gram)) => {
+                let energy = B::inner(weight.clone().matmul(drift_gram.clone()), weight.clone());
+                Some((weight.clone().matmul(drift.clone()), energy))
+            }
+            (None, Some(_), None) => Some((weight.zeros_like(), f64::NAN)),
+            (None, None, _) if !self.on_outputs.is_empty() => Some((weight.zeros_like(), f64::NAN)),
+            (None, None, _) => None,
+        };
+        if let Some((p, energy)) = drift {
             let energy = not_below_zero(energy);
             // ‖W X‖² = ‖W X*‖² − 2 tr(W D X*ᵀ Wᵀ) + ‖W D‖², with D = X* − X.
             let target = problem.target_energy - 2.0 * B::inner(p.clone(), weight) + energy;

@@ -21,10 +21,10 @@ pub(crate) fn gram(inputs: usize, tokens: usize) -> f64 {
     product(inputs + 1, tokens, inputs) / 2.0
 }
 
-/// What error correction adds for an operator: the drift, and its energy in the cheaper way.
+/// What error correction adds for an operator: the drift and its energy, in the cheaper way.
 pub(crate) fn drift(outputs: usize, inputs: usize, tokens: usize) -> f64 {
-    let energy = product(outputs, inputs, tokens).min(gram(inputs, tokens));
-    product(inputs, tokens, inputs) + energy
+    let on_inputs = product(inputs, tokens, inputs) + gram(inputs, tokens);
+    on_inputs.min(2.0 * product(outputs, inputs, tokens))
 }
 
 pub(crate) struct Gram {

@@ -3,6 +3,7 @@
 use super::{Room, StatePlace};
 use crate::checkpoint::Checkpoint;
 use crate::config::{LayerInput, Method, PruneConfig};
+use crate::statistics::sums_on_outputs;
 use fista_pruner_models::{Decoder, OperatorSpec};
 
 /// The program itself, its threads and its tokenizer.
@@ -204,24 +205,24 @@ impl Shapes<'_> {
 
     /// Sums over the calibration tokens.
     fn statistics(&self, group: usize, operators: &[OperatorSpec]) -> Phase {
-        let n = operators.first().map_or(0, |operator| operator.in_features) as u64;
         let mut phase = self.kept(self.states(group));
         let needed = if self.room.offload && self.on_outputs(operators) {
             weights(operators)
         } else {
             self.resident()
         };
-        phase.device += needed + self.batch() + self.sums(group, operators) * n * n;
+        phase.device += needed + self.batch() + self.sums(group, operators);
         phase
     }
 
-    /// Matrices `[n, n]` of a group's running sums: halves of symmetric ones with their compensations, whole others with one
+    /// A group's running sums: halves of symmetric matrices with their compensations, whole others with theirs and one
     /// product in flight, and the whole Gram matrix that is made of them in the end.
     fn sums(&self, group: usize, operators: &[OperatorSpec]) -> u64 {
+        let n = operators.first().map_or(0, |operator| operator.in_features) as u64;
         match (self.two_targets(group), self.on_outputs(operators)) {
-            (false, _) => 2,
-            (true, true) => 5,
-            (true, false) => 6,
+            (false, _) => 2 * n * n,
+            (true, true) => 2 * n * n + 3 * weights(operators),
+            (true, false) => 6 * n * n,
         }
     }
 
@@ -233,18 +234,17 @@ impl Shapes<'_> {
     fn on_outputs(&self, operators: &[OperatorSpec]) -> bool {
         let outputs: usize = operators.iter().map(|operator| operator.out_features).sum();
         let inputs = operators.first().map_or(0, |operator| operator.in_features);
-        2 * outputs <= inputs
+        sums_on_outputs(outputs, inputs)
     }
 
     /// Stating the problems of a group's operators: the statistics are all there, and products of weights with them.
     fn stating(&self, group: usize, operators: &[OperatorSpec]) -> Phase {
         let n = operators.first().map_or(0, |operator| operator.in_features) as u64;
         let mut phase = self.kept(self.states(group));
-        // The statistics: Gram matrix, drift, and the drift's own where energies are not taken on outputs.
+        // The statistics: Gram matrix, and drift and its own where these are not summed on outputs.
         let statistics = match (self.two_targets(group), self.on_outputs(operators)) {
-            (false, _) => 1,
-            (true, true) => 2,
             (true, false) => 3,
+            _ => 1,
         };
         phase.device += self.resident() + statistics * n * n + 4 * weights(operators);
         phase
