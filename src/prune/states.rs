@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::solver;
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
-use fista_pruner_models::LayerState;
+use fista_pruner_models::{LayerState, on_host};
+use rayon::prelude::*;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -197,23 +198,29 @@ impl<'a, B: SolverOps> States<'a, B> {
         self.batches.iter().map(|batch| batch.get(&self.device))
     }
 
-    /// What `f` makes of each batch; a batch that nobody else holds goes as soon as it is read.
-    pub(crate) fn map(self, f: impl Fn(LayerState<B>) -> LayerState<B>) -> Result<Self> {
+    /// What `f` makes of each batch; a batch that nobody else holds goes as soon as it is read. On a host several are under
+    /// way at once, so that a core has work while another one puts a batch's sequences together.
+    pub(crate) fn map(self, f: impl Fn(LayerState<B>) -> LayerState<B> + Sync) -> Result<Self> {
         let (store, device) = (self.store, self.device);
         let next = |batch: Waiting<B>| {
             let state = batch.get(&device)?;
             drop(batch);
             store.put(f(state))
         };
+        let batches = if on_host::<B>(&device) {
+            self.batches.into_par_iter().map(next).collect::<Result<_>>()?
+        } else {
+            self.batches.into_iter().map(next).collect::<Result<_>>()?
+        };
         Ok(Self {
-            batches: self.batches.into_iter().map(next).collect::<Result<_>>()?,
+            batches,
             store,
             device,
         })
     }
 
     /// The same with the inputs alone: hidden states in, hidden states out.
-    pub(crate) fn map_hidden(self, f: impl Fn(Tensor<B, 3>) -> Tensor<B, 3>) -> Result<Self> {
+    pub(crate) fn map_hidden(self, f: impl Fn(Tensor<B, 3>) -> Tensor<B, 3> + Sync) -> Result<Self> {
         self.map(|state| LayerState::from_parts(f(state.input), None))
     }
 

@@ -40,6 +40,7 @@ use crate::pattern::Pattern;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// One operator's pruning problem, on a device.
@@ -116,6 +117,9 @@ impl<B: SolverOps> LayerProblem<B> {
         Tensor::from_data(TensorData::new(values, [m, n]), &self.weight.device())
     }
 }
+
+/// Numbers that a core takes at a time where there is next to nothing to do for each.
+pub(crate) const CHUNK: usize = 1 << 14;
 
 /// A sum of squares that rounding may have taken below zero. Unlike `f64::max`, it keeps what is not a number.
 pub(crate) fn not_below_zero(value: f64) -> f64 {
@@ -212,11 +216,8 @@ pub struct Solution {
 impl Solution {
     /// A weight cut to the entries it keeps.
     fn masked(mut values: Vec<f32>, keep: Vec<bool>, info: SolveInfo) -> Self {
-        for (value, keep) in values.iter_mut().zip(&keep) {
-            if !keep {
-                *value = 0.0;
-            }
-        }
+        let pairs = values.par_iter_mut().zip(&keep).with_min_len(CHUNK);
+        pairs.filter(|(_, keep)| !**keep).for_each(|(value, _)| *value = 0.0);
         Self { values, keep, info }
     }
 }

@@ -4,10 +4,11 @@
 //! once with the gradient masked and `diag(G)` as preconditioner. The support never changes, and no row ends worse than it
 //! began: each row's step length is exact for a convex quadratic.
 
-use super::{LayerProblem, Solution, download, wanda};
+use super::{CHUNK, LayerProblem, Solution, download, wanda};
 use crate::error::Result;
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::{ConjugateState, SolverOps};
+use rayon::prelude::*;
 
 /// Improves `solution` by `iterations` conjugate-gradient steps, one `m × n × n` product each,.
 ///
@@ -27,7 +28,8 @@ pub fn polish<B: SolverOps>(
         mut info,
     } = solution;
     let start = problem.upload(values);
-    let mask = problem.upload(keep.iter().map(|k| f32::from(u8::from(*k))).collect());
+    let ones = keep.par_iter().with_min_len(CHUNK);
+    let mask = problem.upload(ones.map(|k| f32::from(u8::from(*k))).collect());
     let polished = conjugate_gradients(problem, start.clone(), mask, iterations)?;
     info.polish_iterations = iterations;
     let values = download(polished.unwrap_or(start))?;

@@ -7,6 +7,7 @@ use super::{LayerProblem, wanda};
 use crate::error::Result;
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
+use rayon::prelude::*;
 
 /// Inputs whose norm is below this share of the largest count as silent; what is left of them is rounding noise.
 const SILENT: f32 = 1e-6;
@@ -77,10 +78,8 @@ impl<B: SolverOps> Scaled<B> {
 
     /// Takes scaled values `[m, n]` back to the operator's own columns.
     pub fn unscale(&self, values: &mut [f32]) {
-        for row in values.chunks_mut(self.norms.len().max(1)) {
-            for (v, d) in row.iter_mut().zip(&self.norms) {
-                *v /= d;
-            }
-        }
+        values
+            .par_chunks_mut(self.norms.len().max(1))
+            .for_each(|row| row.iter_mut().zip(&self.norms).for_each(|(v, d)| *v /= d));
     }
 }
