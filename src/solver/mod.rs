@@ -217,7 +217,9 @@ impl Solution {
     /// A weight cut to the entries it keeps.
     fn masked(mut values: Vec<f32>, keep: Vec<bool>, info: SolveInfo) -> Self {
         let pairs = values.par_iter_mut().zip(&keep).with_min_len(CHUNK);
-        pairs.filter(|(_, keep)| !**keep).for_each(|(value, _)| *value = 0.0);
+        pairs
+            .filter(|(_, keep)| !**keep)
+            .for_each(|(value, _)| *value = 0.0);
         Self { values, keep, info }
     }
 }
