@@ -8,8 +8,8 @@ use fista_pruner_models::{Decoder, OperatorSpec};
 
 /// The program itself, its threads and its tokenizer.
 const PROCESS: u64 = 60_000_000;
-/// One in so many bytes is free memory that the allocator holds for the next tensor.
-const SLACK: u64 = 10;
+/// Hundredths of what is alive that the allocator holds besides, free, for the next tensor.
+const SLACK: u64 = 30;
 /// Of an element on a device.
 const F32: u64 = size_of::<f32>() as u64;
 
@@ -72,7 +72,7 @@ impl Bytes {
         };
         if room.device_is_host {
             let live = most(|phase| phase.device + phase.host);
-            let all = live + live / SLACK + PROCESS;
+            let all = live + live * SLACK / 100 + PROCESS;
             return Self {
                 device: all,
                 host: all,
