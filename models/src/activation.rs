@@ -2,6 +2,7 @@
 //! (`transformers/activations.py`). Used by both families.
 
 use crate::error::ModelError;
+use crate::host;
 use crate::parts::Loader;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -127,6 +128,14 @@ impl<B: Backend> Activation<B> {
             .map(|parameter| loader.param(&format!("{name}.{parameter}"), [1]))
             .collect::<Result<_, _>>()?;
         Ok(Self { kind, parameters })
+    }
+
+    /// The function of every element of `gate`, times `up`; any equal shapes.
+    pub(crate) fn gate<const D: usize>(&self, gate: Tensor<B, D>, up: Tensor<B, D>) -> Tensor<B, D> {
+        match self.kind {
+            ActivationKind::Silu if host::serves(&gate) => host::silu_gated(gate, up),
+            _ => self.forward(gate) * up,
+        }
     }
 
     /// The function of every element; any shape.

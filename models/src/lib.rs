@@ -26,6 +26,7 @@ mod llama;
 mod opt;
 
 mod attention;
+mod host;
 mod packed;
 mod parts;
 

@@ -6,6 +6,7 @@ use crate::activation::Activation;
 use crate::attention::causal_attention;
 use crate::config::LlamaConfig;
 use crate::error::ModelError;
+use crate::host;
 use crate::layer::LayerState;
 use crate::packed::Tokens;
 use crate::parts::{Loader, NamedShape, RmsNorm, apply_linear, linear_tensors, split_heads};
@@ -126,7 +127,7 @@ impl<B: Backend> LlamaLayer<B> {
             1 => self.middle(state.add_residual(|input| apply_linear(&self.o_proj, input))),
             2 => state.map(|input| {
                 let gate = apply_linear(&self.gate_proj, input.clone());
-                self.activation.forward(gate) * apply_linear(&self.up_proj, input)
+                self.activation.gate(gate, apply_linear(&self.up_proj, input))
             }),
             _ => {
                 let sum = state.add_residual(|input| apply_linear(&self.down_proj, input));
@@ -141,11 +142,15 @@ impl<B: Backend> LlamaLayer<B> {
         let q = project(&self.q_proj, input.clone(), self.num_heads);
         let k = project(&self.k_proj, input.clone(), self.num_kv_heads);
         let v = project(&self.v_proj, input, self.num_kv_heads);
-        let q = normed(q, self.q_norm.as_ref()).swap_dims(1, 2);
-        let k = normed(k, self.k_norm.as_ref()).swap_dims(1, 2);
-        let v = v.swap_dims(1, 2);
-
-        let [_, _, count, head_dim] = q.dims();
+        let q = normed(q, self.q_norm.as_ref());
+        let k = normed(k, self.k_norm.as_ref());
+        let [_, count, _, head_dim] = q.dims();
+        if tokens.starts_sequences() && host::serves(&q) {
+            let table = self.rope.table(0, count);
+            let attended = host::causal_attention(q, k, v, Some(table.rotary()), self.window);
+            return tokens.gather(attended);
+        }
+        let (q, k, v) = (q.swap_dims(1, 2), k.swap_dims(1, 2), v.swap_dims(1, 2));
         let rotation = self.rope.rotation(tokens.first_position(), count, &q.device());
         let q = rotation.apply(q).mul_scalar(1.0 / (head_dim as f64).sqrt());
         let k = rotation.apply(k);

@@ -5,6 +5,7 @@ use crate::activation::Activation;
 use crate::attention::causal_attention;
 use crate::config::OptConfig;
 use crate::error::ModelError;
+use crate::host;
 use crate::layer::LayerState;
 use crate::packed::Tokens;
 use crate::parts::{LayerNorm, Loader, NamedShape, apply_linear, linear_tensors, split_heads};
@@ -128,11 +129,15 @@ impl<B: Backend> OptLayer<B> {
     fn attend(&self, input: Tensor<B, 3>, mut tokens: Tokens<'_, B>) -> Tensor<B, 3> {
         let project = |linear, input| {
             let x = tokens.spread(apply_linear(linear, input));
-            split_heads(x, self.num_heads).swap_dims(1, 2)
+            split_heads(x, self.num_heads)
         };
         let q = project(&self.q_proj, input.clone());
         let k = project(&self.k_proj, input.clone());
         let v = project(&self.v_proj, input);
+        if tokens.starts_sequences() && host::serves(&q) {
+            return tokens.gather(host::causal_attention(q, k, v, None, None));
+        }
+        let (q, k, v) = (q.swap_dims(1, 2), k.swap_dims(1, 2), v.swap_dims(1, 2));
         let head_dim = q.dims()[3];
         let q = q.mul_scalar(1.0 / (head_dim as f64).sqrt());
         let (k, v) = tokens.seen(k, v, None);

@@ -114,6 +114,11 @@ impl<B: Backend> Tokens<'_, B> {
         }
     }
 
+    /// Whether the tokens see nothing but each other.
+    pub(crate) fn starts_sequences(&self) -> bool {
+        !matches!(self, Self::Continued(_))
+    }
+
     /// Position of the first token.
     pub(crate) fn first_position(&self) -> usize {
         match self {

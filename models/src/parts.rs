@@ -1,6 +1,7 @@
 //! What the decoder families share: loading one tensor, linear operators, norms, the key and value cache.
 
 use crate::error::ModelError;
+use crate::host;
 use crate::source::TensorSource;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
@@ -148,6 +149,9 @@ pub(crate) struct RmsNorm<B: Backend> {
 impl<B: Backend> RmsNorm<B> {
     /// `[.., features]` to the same shape.
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        if host::serves(&x) {
+            return host::rms_norm(x, self.weight.val(), self.epsilon);
+        }
         let mean_square = x.clone().square().mean_dim(D - 1);
         let scale = mean_square.add_scalar(self.epsilon).sqrt().recip();
         x * scale * self.weight.val().unsqueeze()

@@ -4,6 +4,7 @@
 
 use crate::error::ModelError;
 use crate::fields::Fields;
+use crate::host::Rotary;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData};
 use std::f64::consts::PI;
@@ -438,7 +439,7 @@ pub(crate) struct Rope {
 
 /// Cosines and sines of positions `first..first + tokens`, in a sequence that is `first + tokens` long.
 #[derive(Debug)]
-struct Table {
+pub(crate) struct Table {
     first: usize,
     tokens: usize,
     /// `[tokens, head_dim]`, the second half of a row equal to the first.
@@ -455,7 +456,8 @@ impl Rope {
         }
     }
 
-    fn table(&self, first: usize, tokens: usize) -> Arc<Table> {
+    /// Cosines and sines of tokens `first..first + tokens`.
+    pub(crate) fn table(&self, first: usize, tokens: usize) -> Arc<Table> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(table) = last.as_ref()
             && (table.first, table.tokens) == (first, tokens)
@@ -487,6 +489,14 @@ impl Rope {
 }
 
 impl Table {
+    /// What the host's attention takes.
+    pub(crate) fn rotary(&self) -> Rotary<'_> {
+        Rotary {
+            cos: &self.cos,
+            sin: &self.sin,
+        }
+    }
+
     fn new(config: &RopeConfig, first: usize, tokens: usize) -> Self {
         let (frequencies, factor) = config.frequencies(first + tokens);
         let size = tokens * config.head_dim;
