@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `FISTA_PRUNER_BENCH_DEVICE` | a device as `--device` takes it; `flex` by default |
 //! | `FISTA_PRUNER_BENCH_SCALE` | what the sizes of LLaMA-3-8B, 4096 and 14336, are divided by: 8 by default, 1 for all of it |
+//! | `FISTA_PRUNER_BENCH_HIDDEN` | instead of that, the hidden size, a multiple of 256; the MLP is 3.5 times as wide |
 //! | `FISTA_PRUNER_BENCH_TOKENS` | tokens of a batch, 4096 by default |
 //! | `FISTA_PRUNER_BENCH_WIDTHS` | inputs `n` of the Gram matrices, separated by commas: 768,2048 by default |
 
@@ -26,7 +27,19 @@ use setting::{Shape, setting};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// As the program does, or pages would be given back and faulted in between two steps.
+fn keep_freed_memory() {
+    /// `mi_option_purge_delay` of mimalloc.h, in milliseconds.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    #[expect(unsafe_code, reason = "an option of the allocator is a call into C")]
+    // SAFETY: sets a number in a table of the allocator; no other thread runs yet.
+    unsafe {
+        libmimalloc_sys::mi_option_set_default(PURGE_DELAY, -1);
+    }
+}
+
 fn main() {
+    keep_freed_memory();
     divan::Divan::default()
         .sample_count(20)
         .sample_size(1)

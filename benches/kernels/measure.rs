@@ -56,6 +56,8 @@ impl<W: Work> DeviceJob for Job<'_, '_, W> {
         let operations = self.work.operations();
         let product_rate = product_rate::<B>(self.work.product(), device);
         let mut step = self.work.prepare::<B>(device);
+        // Memory is touched for the first time, and kernels are tuned.
+        timed::<B>(device, &mut *step);
         let mut seconds = f64::INFINITY;
         self.bencher
             .counter(ItemsCount::new(operations as u64))

@@ -60,14 +60,19 @@ pub(crate) fn setting() -> &'static Setting {
         );
         let device = text("DEVICE").unwrap_or_else(|| "flex".into());
         let widths = text("WIDTHS").unwrap_or_else(|| "768,2048".into());
+        let hidden = number("HIDDEN", 4096 / scale);
+        assert!(
+            hidden.is_multiple_of(256),
+            "FISTA_PRUNER_BENCH_HIDDEN must be a multiple of 256"
+        );
         Setting {
             device: device
                 .parse()
                 .unwrap_or_else(|e| panic!("FISTA_PRUNER_BENCH_DEVICE: {e}")),
-            hidden: 4096 / scale,
-            intermediate: 14_336 / scale,
-            heads: 32 / scale,
-            kv_heads: 8 / scale,
+            hidden,
+            intermediate: hidden / 2 * 7,
+            heads: hidden / 128,
+            kv_heads: (hidden / 512).max(1),
             tokens: number("TOKENS", 4096),
             widths: widths.split(',').map(|n| parse("WIDTHS", n.trim())).collect(),
         }

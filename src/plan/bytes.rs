@@ -147,19 +147,21 @@ impl Shapes<'_> {
             .map(|o| o.in_features.max(o.out_features))
             .max()
             .unwrap_or(0) as u64;
-        // Gate, up and their product, and what attention makes of a sequence on every core, or of a block on a device.
+        // Gate, up and their product, or a copy of a group's input beside it and its drift; and what attention makes.
         tokens * (3 * widest + 4 * self.hidden()) + self.scores()
     }
 
-    /// Attention's scores and two temporaries of their size; the blocks are bounded as in `fista_pruner_models`.
+    /// Attention's scores: a block of rows of one head on every core of a host; elsewhere blocks of whole sequences, bounded as
+    /// in `fista_pruner_models`, and two temporaries of their size.
     fn scores(&self) -> u64 {
-        let heads = self.decoder.config().num_heads() as u64;
-        let sequence = heads * (self.room.window as u64).pow(2);
-        3 * if self.room.device_is_host {
-            sequence.min(4 << 20) * rayon::current_num_threads() as u64
-        } else {
-            (sequence * (self.config.batch_tokens / self.room.window.max(1)).max(1) as u64).min(16 << 20)
+        const ROWS_ON_HOST: u64 = 64;
+        let window = self.room.window as u64;
+        if self.room.device_is_host {
+            return rayon::current_num_threads() as u64 * ROWS_ON_HOST * window;
         }
+        let heads = self.decoder.config().num_heads() as u64;
+        let sequences = (self.config.batch_tokens / self.room.window.max(1)).max(1) as u64;
+        3 * (heads * window.pow(2) * sequences).min(16 << 20)
     }
 
     /// The weights of a layer, and again those that are pruned.
