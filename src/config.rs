@@ -273,7 +273,7 @@ impl L0Config {
             steps: 150,
             rho: 0.03,
             growth: 1.04,
-            refresh: 3,
+            refresh: 5,
         }
     }
 
@@ -283,7 +283,7 @@ impl L0Config {
             steps: 8,
             rho: 0.3,
             growth: 1.1,
-            ..Self::best()
+            refresh: 3,
         }
     }
 
