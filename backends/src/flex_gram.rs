@@ -107,38 +107,36 @@ struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    fn columns_from(self, column: usize) -> (Self, Self) {
-        let (sum, sum_right) = self.sum.split_at_col_mut(column);
-        let (compensation, compensation_right) = self.compensation.split_at_col_mut(column);
-        let left = Self {
-            sum,
-            compensation,
-            ..self
-        };
-        let right = Self {
-            column: self.column + column,
-            sum: sum_right,
-            compensation: compensation_right,
-            ..left
-        };
-        (left, right)
+    /// What comes before so many columns, and the rest.
+    fn columns_from(self, columns: usize) -> (Self, Self) {
+        self.split([0, columns], |matrix| matrix.split_at_col_mut(columns))
     }
 
-    fn rows_from(self, row: usize) -> (Self, Self) {
-        let (sum, sum_below) = self.sum.split_at_row_mut(row);
-        let (compensation, compensation_below) = self.compensation.split_at_row_mut(row);
-        let above = Self {
+    /// What comes before so many rows, and the rest.
+    fn rows_from(self, rows: usize) -> (Self, Self) {
+        self.split([rows, 0], |matrix| matrix.split_at_row_mut(rows))
+    }
+
+    /// `at` cuts a matrix in two, of which the second begins `[rows, columns]` further on.
+    fn split(
+        self,
+        [rows, columns]: [usize; 2],
+        at: impl Fn(MatMut<'a, f32>) -> (MatMut<'a, f32>, MatMut<'a, f32>),
+    ) -> (Self, Self) {
+        let (sum, sum_beyond) = at(self.sum);
+        let (compensation, compensation_beyond) = at(self.compensation);
+        let before = Self {
             sum,
             compensation,
             ..self
         };
-        let below = Self {
-            row: self.row + row,
-            sum: sum_below,
-            compensation: compensation_below,
-            ..above
+        let beyond = Self {
+            row: self.row + rows,
+            column: self.column + columns,
+            sum: sum_beyond,
+            compensation: compensation_beyond,
         };
-        (above, below)
+        (before, beyond)
     }
 
     /// Cuts a strip that begins at the diagonal, without most of what lies below that.
