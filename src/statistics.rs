@@ -110,12 +110,15 @@ impl<B: SolverOps> Accumulator<B> {
     pub fn add_pair(&mut self, dense: Tensor<B, 2>, real: Tensor<B, 2>) {
         let difference = real.clone() - dense;
         for operator in &mut self.on_outputs {
-            let outputs = difference.clone().matmul(operator.weight.clone().transpose());
+            let outputs = B::matmul_f32(difference.clone(), operator.weight.clone().transpose());
             operator.energy += B::inner(outputs.clone(), outputs.clone());
-            Sum::add(&mut operator.product, outputs.transpose().matmul(real.clone()));
+            Sum::add(
+                &mut operator.product,
+                B::matmul_f32(outputs.transpose(), real.clone()),
+            );
         }
         if self.keep_drift {
-            let product = difference.clone().transpose().matmul(real.clone());
+            let product = B::matmul_f32(difference.clone().transpose(), real.clone());
             Sum::add(&mut self.drift, product);
             add_gram(&mut self.drift_gram, difference);
         }
@@ -188,8 +191,8 @@ impl<B: SolverOps> Statistics<B> {
         let drift = match (self.on_outputs.get(name), &self.drift, &self.drift_gram) {
             (Some(known), _, _) => Some(known.clone()),
             (None, Some(drift), Some(drift_gram)) => {
-                let energy = B::inner(weight.clone().matmul(drift_gram.clone()), weight.clone());
-                Some((weight.clone().matmul(drift.clone()), energy))
+                let energy = B::inner(B::matmul_f32(weight.clone(), drift_gram.clone()), weight.clone());
+                Some((B::matmul_f32(weight.clone(), drift.clone()), energy))
             }
             (None, Some(_), None) => Some((weight.zeros_like(), f64::NAN)),
             (None, None, _) if !self.on_outputs.is_empty() => Some((weight.zeros_like(), f64::NAN)),

@@ -71,9 +71,8 @@ pub(crate) mod generic {
         let columns = sum.columns;
         let strips = sum.strips.into_iter().map(|strip| {
             let own = x.clone().slice_dim(1, strip.rows.clone());
-            let term = own
-                .transpose()
-                .matmul(x.clone().slice_dim(1, strip.rows.start..columns));
+            let others = x.clone().slice_dim(1, strip.rows.start..columns);
+            let term = B::matmul_f32(own.transpose(), others);
             let (sum, compensation) = B::compensated_add(strip.sum, strip.compensation, term);
             Strip {
                 rows: strip.rows,
@@ -88,23 +87,67 @@ pub(crate) mod generic {
     }
 
     pub(crate) fn matrix<B: SolverOps>(sum: GramSum<B>) -> Tensor<B, 2> {
-        let strips: Vec<(Range<usize>, Tensor<B, 2>)> = sum
-            .strips
-            .into_iter()
-            .map(|strip| (strip.rows, strip.sum))
-            .collect();
-        let rows = (strips.iter().enumerate()).map(|(index, (rows, strip))| {
-            let left = strips[..index].iter().map(|(above, strip)| {
-                let block = rows.start - above.start..rows.end - above.start;
-                strip.clone().slice_dim(1, block).transpose()
-            });
-            let diagonal = strip.clone().slice_dim(1, 0..rows.len());
-            let diagonal = diagonal.clone().triu(0) + diagonal.triu(1).transpose();
-            let right = strip.clone().slice_dim(1, rows.len()..sum.columns - rows.start);
-            let right = (rows.end < sum.columns).then_some(right);
-            Tensor::cat(left.chain([diagonal]).chain(right).collect(), 1)
+        let strips = sum.strips.into_iter().map(|strip| (strip.rows, strip.sum));
+        mirrored(sum.columns, strips.collect())
+    }
+}
+
+/// The symmetric matrix `[columns, columns]` of strips, each from its diagonal block on.
+fn mirrored<B: Backend>(columns: usize, strips: Vec<(Range<usize>, Tensor<B, 2>)>) -> Tensor<B, 2> {
+    let rows = (strips.iter().enumerate()).map(|(index, (rows, strip))| {
+        let left = strips[..index].iter().map(|(above, strip)| {
+            let block = rows.start - above.start..rows.end - above.start;
+            strip.clone().slice_dim(1, block).transpose()
         });
-        Tensor::cat(rows.collect(), 0)
+        let diagonal = strip.clone().slice_dim(1, 0..rows.len());
+        let diagonal = diagonal.clone().triu(0) + diagonal.triu(1).transpose();
+        let right = strip.clone().slice_dim(1, rows.len()..columns - rows.start);
+        let right = (rows.end < columns).then_some(right);
+        Tensor::cat(left.chain([diagonal]).chain(right).collect(), 1)
+    });
+    Tensor::cat(rows.collect(), 0)
+}
+
+/// A symmetric matrix of which only what lies on and above the diagonal, and little more, is held: what a product that is
+/// known to be symmetric takes half the work for.
+#[derive(Debug, Clone)]
+pub struct UpperHalf<B: Backend> {
+    columns: usize,
+    /// Rows, and the matrix there from the diagonal block on: `[rows, n − rows.start]`.
+    strips: Vec<(Range<usize>, Tensor<B, 2>)>,
+}
+
+impl<B: SolverOps> UpperHalf<B> {
+    /// `A B` of matrices `[n, n]` whose product is symmetric, by [`SolverOps::matmul_f32`].
+    pub fn product(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Self {
+        let columns = a.dims()[0];
+        let strips = strip_rows(columns).map(|rows| {
+            let right = b.clone().slice_dim(1, rows.start..columns);
+            let strip = B::matmul_f32(a.clone().slice_dim(0, rows.clone()), right);
+            (rows, strip)
+        });
+        Self {
+            columns,
+            strips: strips.collect(),
+        }
+    }
+
+    /// With a symmetric matrix `[n, n]` added.
+    pub fn plus(self, matrix: Tensor<B, 2>) -> Self {
+        let columns = self.columns;
+        let strips = self.strips.into_iter().map(|(rows, strip)| {
+            let part = matrix.clone().slice([rows.clone(), rows.start..columns]);
+            (rows, strip + part)
+        });
+        Self {
+            columns,
+            strips: strips.collect(),
+        }
+    }
+
+    /// The whole matrix, `[n, n]`: symmetric to the last bit.
+    pub fn full(self) -> Tensor<B, 2> {
+        mirrored(self.columns, self.strips)
     }
 }
 
@@ -196,6 +239,22 @@ mod tests {
         let one = with(1, copy);
         assert_eq!(one, with(2, view.clone()));
         assert_eq!(one, with(5, view));
+    }
+
+    #[test]
+    fn half_of_a_symmetric_product_is_all_of_it() {
+        for columns in [1, 7, 300] {
+            let middle = matrix(columns, columns, 1);
+            let middle = middle.clone() + middle.transpose();
+            let side = matrix(columns, columns, 2);
+            let (a, b) = (side.clone().matmul(middle.clone()), side.transpose());
+            let expected = a.clone().matmul(b.clone()) + middle.clone();
+            let found = UpperHalf::product(a, b).plus(middle).full();
+            let largest = expected.clone().abs().max().into_scalar();
+            let worst = |a: Matrix, b: Matrix| (a - b).abs().max().into_scalar();
+            assert!(worst(found.clone(), expected) < 1e-5 * largest, "{columns}");
+            assert_eq!(worst(found.clone(), found.transpose()), 0.0, "{columns}");
+        }
     }
 
     #[test]

@@ -39,6 +39,6 @@ pub use border::{border_bin, size_bin};
 pub use device::{DeviceKind, DeviceSpec};
 pub use dispatch::{DeviceJob, dispatch, dispatch_opened, open, open_default};
 pub use error::DeviceError;
-pub use gram::GramSum;
+pub use gram::{GramSum, UpperHalf};
 pub use ops::{ConjugateState, SolverOps, SplittingStep};
 pub use selection::Selection;

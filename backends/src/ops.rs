@@ -42,6 +42,14 @@ pub trait SolverOps: Backend {
         None
     }
 
+    /// `lhs · rhs` of `[m, k]` and `[k, n]`, every factor and every sum in f32.
+    ///
+    /// burn's own product of f32 matrices may round the factors to TF32, 10 bits of mantissa, where a GPU's tensor cores take
+    /// them. That is good enough where a later step decides, and nowhere else.
+    fn matmul_f32(lhs: Tensor<Self, 2>, rhs: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        lhs.matmul(rhs)
+    }
+
     /// One proximal gradient step: `softshrink(point − step · gradient, threshold)`, all `[m, n]`.
     ///
     /// `softshrink(z, t) = sign(z) · max(|z| − t, 0)` is the proximal operator of `t‖·‖₁`

@@ -2,8 +2,8 @@
 //! and the work would go on with garbage.
 //!
 //! [`Computed::on`] computes a few small things on the device, [`Computed::check`] holds them against the host. Entries are
-//! small integers, exact in f32 and in any reduced precision that a product may be taken in, so that nothing but a fault
-//! differs.
+//! small integers, exact in f32 and in any reduced precision that burn's product may be taken in, so that nothing but a fault
+//! differs; but those of the product that must be f32 have a digit more than TF32.
 
 use crate::ops::{SolverOps, SplittingStep};
 use crate::selection::Selection;
@@ -23,6 +23,8 @@ pub(crate) struct Computed {
     product: Vec<f32>,
     /// `Aᵀ A`, `[COLUMNS, COLUMNS]`.
     gram: Vec<f32>,
+    /// `F B` in f32, with `F [ROWS, COLUMNS]` of [`fine`]: `[ROWS, ROWS]`.
+    fine: Vec<f32>,
     /// A proximal step from `A B` along itself, `[ROWS, ROWS]`.
     step: Vec<f32>,
     /// `‖A B‖²`
@@ -39,6 +41,11 @@ fn a(i: usize, j: usize) -> f32 {
 /// An entry of `B`, between −3 and 3.
 fn b(i: usize, j: usize) -> f32 {
     ((i * 5 + j * 11) % 7) as f32 - 3.0
+}
+
+/// An entry of 12 bits, an odd number: what TF32 rounds.
+fn fine(i: usize, j: usize) -> f32 {
+    ((i * 13 + j * 29) % 1023 * 2) as f32 + 2049.0
 }
 
 /// An entry to be selected from: no two of one size, of both signs.
@@ -69,6 +76,7 @@ impl Computed {
         };
         let left = matrix(ROWS, COLUMNS, a);
         let product = left.clone().matmul(matrix(COLUMNS, ROWS, b));
+        let in_f32 = B::matmul_f32(matrix(ROWS, COLUMNS, fine), matrix(COLUMNS, ROWS, b));
         let step = B::prox_gradient_step(product.clone(), product.clone(), 0.5, 1.0);
         let norm = B::inner(product.clone(), product.clone());
         let sizes = matrix(ROWS, COLUMNS, size);
@@ -87,6 +95,7 @@ impl Computed {
         Ok(Self {
             gram: read(left.clone().transpose().matmul(left))?,
             product: read(product)?,
+            fine: read(in_f32)?,
             step: read(step)?,
             norm,
             selected: read(selected)?,
@@ -99,6 +108,7 @@ impl Computed {
     /// The first thing that differs.
     pub(crate) fn check(&self) -> Result<(), String> {
         let product = |i, j| (0..COLUMNS).map(|k| a(i, k) * b(k, j)).sum::<f32>();
+        let in_f32 = |i, j| (0..COLUMNS).map(|k| fine(i, k) * b(k, j)).sum::<f32>();
         let gram = |i, j| (0..ROWS).map(|k| a(k, i) * a(k, j)).sum::<f32>();
         // Half of the product is left by the step, and one is taken off towards zero.
         let step = |i, j| {
@@ -110,6 +120,7 @@ impl Computed {
             if entry.abs() > CUT as f32 { entry } else { 0.0 }
         };
         compare("a matrix product", &self.product, ROWS, product)?;
+        compare("a product in f32", &self.fine, ROWS, in_f32)?;
         compare("a Gram matrix", &self.gram, COLUMNS, gram)?;
         compare("a proximal step", &self.step, ROWS, step)?;
         compare("a selection of entries", &self.selected, COLUMNS, selected)?;
@@ -163,8 +174,9 @@ mod tests {
     #[test]
     fn wrong_values_are_noticed_wherever_they_are() {
         type Part = (&'static str, fn(&mut Computed) -> &mut Vec<f32>);
-        let parts: [Part; 4] = [
+        let parts: [Part; 5] = [
             ("matrix product", |c| &mut c.product),
+            ("product in f32", |c| &mut c.fine),
             ("Gram matrix", |c| &mut c.gram),
             ("proximal step", |c| &mut c.step),
             ("selection", |c| &mut c.selected),
@@ -187,6 +199,20 @@ mod tests {
         let mut computed = right();
         computed.norm = f64::NAN;
         assert!(computed.check().unwrap_err().contains("norm"));
+    }
+
+    /// A product whose factors were rounded to TF32.
+    #[test]
+    fn lost_digits_are_noticed() {
+        let rounded = |v: f32| f32::from_bits((v.to_bits() + 0x1000) & !0x1fff);
+        assert_eq!(rounded(2048.0), 2048.0);
+        let mut computed = right();
+        for i in 0..ROWS {
+            for j in 0..ROWS {
+                computed.fine[i * ROWS + j] = (0..COLUMNS).map(|k| rounded(fine(i, k)) * b(k, j)).sum();
+            }
+        }
+        assert!(computed.check().unwrap_err().contains("a product in f32"));
     }
 
     /// A selection that is one entry off, as a wrong comparison at the border would make it.

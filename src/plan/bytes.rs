@@ -262,19 +262,20 @@ impl Shapes<'_> {
             (false, Method::L0) => 2,
             (_, _) => 1,
         };
-        // On the device, and on the host beside it.
-        let (matrices, host_matrices) = match (self.config.solver.method, self.room.device_is_host) {
+        // Tenths of them on the device, and how many on the host beside it.
+        let (tenths, host_matrices) = match (self.config.solver.method, self.room.device_is_host) {
             // Scaled Gram matrix and inverse; the host's own, what it factorises, and the next inverse.
-            (Method::L0, true) => (2, 3),
-            // Scaled Gram matrix, the inverse and two products of a Newton-Schulz step.
-            (Method::L0, false) => (4, 3),
-            (Method::SparseGpt, _) => (1, 2),
-            (Method::Fista, _) => (2, 2),
+            (Method::L0, true) => (20, 3),
+            // Scaled Gram matrix, the inverse, and of a Newton-Schulz step the residual, a product and the half of another.
+            (Method::L0, false) => (46, 3),
+            (Method::SparseGpt, _) => (10, 2),
+            (Method::Fista, _) => (20, 2),
             (Method::Wanda | Method::Magnitude, _) => (0, 0),
         };
         // The weight as it was, scaled, its correction, and a handful of iterates and directions.
         const ITERATES: u64 = 8;
-        phase.device += self.resident() + (statistics + matrices) * n * n + ITERATES * weights(operators);
+        phase.device += self.resident() + (10 * statistics + tenths) * n * n / 10;
+        phase.device += ITERATES * weights(operators);
         phase.host += host_matrices * n * n + 2 * weights(operators);
         if self.room.offload {
             // Gram matrix and pruned weights, and the former on its way.

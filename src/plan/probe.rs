@@ -67,8 +67,9 @@ impl DeviceJob for Probe<'_> {
             quick.targets = None;
             quick.ignore = None;
         }
-        // Once for nothing: threads start, kernels are compiled, memory is fetched.
-        one_layer::<B>(source(1), &quick, device)?;
+        // Once for nothing: threads start, kernels are compiled, and memory is touched for the first time, as in a run's first
+        // layer alone.
+        one_layer::<B>(source(BATCHES), &shortened(&chosen), device)?;
         let one = one_layer::<B>(source(1), &quick, device)?;
         let some = one_layer::<B>(source(BATCHES), &chosen, device)?;
         let batches = |windows: usize| windows.div_ceil(in_batch) as f64;
@@ -108,6 +109,16 @@ impl DeviceJob for Probe<'_> {
         planned.total = planned.statistics + planned.solver + planned.evaluation;
         Ok(planned)
     }
+}
+
+/// The same work with as few steps as take it everywhere.
+fn shortened(config: &PruneConfig) -> PruneConfig {
+    let mut short = config.clone();
+    let solver = &mut short.solver;
+    solver.polish = solver.polish.min(1);
+    solver.l0.steps = solver.l0.steps.min(solver.l0.refresh + 1);
+    solver.fista.max_rounds = Some(1);
+    short
 }
 
 /// Seconds of a batch through one layer, and through the head.

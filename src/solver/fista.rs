@@ -106,7 +106,7 @@ pub fn lipschitz<B: SolverOps>(problem: &LayerProblem<B>) -> Result<f64> {
             return Ok(0.0);
         }
         v = v.mul_scalar(1.0 / norm);
-        let image = v.clone().matmul(problem.gram.clone());
+        let image = B::matmul_f32(v.clone(), problem.gram.clone());
         let quotient = B::inner(v.clone(), image.clone());
         let residual = B::squared_distance(image.clone(), v.clone().mul_scalar(quotient)).sqrt();
         bound = quotient + residual;

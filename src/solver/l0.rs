@@ -24,6 +24,9 @@ use crate::pattern::Pattern;
 use burn::tensor::Tensor;
 use fista_pruner_backends::{Selection, SolverOps, SplittingStep};
 
+/// The last steps, whose products are all in f32; those before may be taken in TF32 where a device does that.
+const EXACT_STEPS: usize = 10;
+
 /// Chooses the support by splitting; the values are those of the last `D`, to be polished.
 ///
 /// # Errors
@@ -66,6 +69,7 @@ pub(super) fn prune_together<B: SolverOps>(
             operator.split(nothing.clone(), nothing, rho, 0.0)
         })
         .collect();
+    let exact_from = config.steps.saturating_sub(EXACT_STEPS);
     for step in 1..config.steps {
         let next = match step % config.refresh {
             0 => rho * config.growth.powi(config.refresh as i32),
@@ -73,7 +77,12 @@ pub(super) fn prune_together<B: SolverOps>(
         };
         iterates = (operators.iter().zip(iterates))
             .map(|(operator, (right, dual))| {
-                let moved = right.matmul(inverse.matrix());
+                // A later step decides.
+                let moved = if step < exact_from {
+                    right.matmul(inverse.matrix())
+                } else {
+                    B::matmul_f32(right, inverse.matrix())
+                };
                 operator.split(moved, dual, next, rho / next)
             })
             .collect();
@@ -85,7 +94,7 @@ pub(super) fn prune_together<B: SolverOps>(
     let mut solutions = Vec::with_capacity(operators.len());
     for (operator, (right, dual)) in operators.into_iter().zip(iterates) {
         let [m, n] = operator.weight.dims();
-        let mut values = download(right.matmul(inverse.matrix()) + operator.weight + dual)?;
+        let mut values = download(B::matmul_f32(right, inverse.matrix()) + operator.weight + dual)?;
         let keep = operator.pattern.keep_within(threshold, &values, m, n);
         scaled.unscale(&mut values);
         let info = SolveInfo {

@@ -65,7 +65,7 @@ pub struct LayerProblem<B: SolverOps> {
 impl<B: SolverOps> LayerProblem<B> {
     /// A problem whose target is the operator's own dense output, `X* = X`.
     pub fn new(name: impl Into<String>, weight: Tensor<B, 2>, gram: Tensor<B, 2>) -> Self {
-        let product = weight.clone().matmul(gram.clone());
+        let product = B::matmul_f32(weight.clone(), gram.clone());
         let target_energy = not_below_zero(B::inner(product, weight.clone()));
         Self {
             name: name.into(),
@@ -86,7 +86,7 @@ impl<B: SolverOps> LayerProblem<B> {
 
     /// The gradient of half the squared error, `(V − W) G + P`, `[m, n]`.
     pub fn gradient(&self, v: Tensor<B, 2>) -> Tensor<B, 2> {
-        let gradient = (v - self.weight.clone()).matmul(self.gram.clone());
+        let gradient = B::matmul_f32(v - self.weight.clone(), self.gram.clone());
         match &self.drift {
             Some(drift) => gradient + drift.clone(),
             None => gradient,
@@ -96,7 +96,7 @@ impl<B: SolverOps> LayerProblem<B> {
     /// `‖V X* − W X‖²_F / p`.
     pub fn squared_error(&self, v: Tensor<B, 2>) -> f64 {
         let difference = v - self.weight.clone();
-        let mut product = difference.clone().matmul(self.gram.clone());
+        let mut product = B::matmul_f32(difference.clone(), self.gram.clone());
         if let Some(drift) = &self.drift {
             product = product + drift.clone().mul_scalar(2.0);
         }

@@ -56,7 +56,7 @@ fn conjugate_gradients<B: SolverOps>(
         direction,
     };
     for _ in 0..iterations {
-        let image = state.direction.clone().matmul(problem.gram.clone());
+        let image = B::matmul_f32(state.direction.clone(), problem.gram.clone());
         state = B::conjugate_step(state, image, mask.clone(), preconditioner.clone());
     }
     // The objective is quadratic: between two points of the support it changes by the mean gradient along the way, and

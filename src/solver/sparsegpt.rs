@@ -65,7 +65,7 @@ pub fn prune<B: SolverOps>(
             let errors =
                 Tensor::<B, 2>::from_data(TensorData::new(block.errors, [m, block_columns]), &device);
             let strip = Tensor::<B, 2>::from_data(TensorData::new(strip, [block_columns, n - end]), &device);
-            rest = rest.slice([0..m, block_columns..n - start]) - errors.matmul(strip);
+            rest = rest.slice([0..m, block_columns..n - start]) - B::matmul_f32(errors, strip);
         }
         start = end;
     }

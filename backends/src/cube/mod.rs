@@ -4,12 +4,16 @@
 //! of the extrapolation after it are a single pass over memory, or part of the product before them. `BURN_FUSION_LOG=full`
 //! shows that (`fused ElementWise (7 ops)`, `fused Matmul (6 ops)`) for `tests/devices/operations.rs`.
 //!
+//! burn's product of f32 matrices takes TF32 factors where tensor cores do; [`SolverOps::matmul_f32`] takes a kernel there that
+//! does not.
+//!
 //! Selections have kernels of their own, which give the entries that Flex's give, and so has the compensated sum, which
 //! compilers of shaders would rearrange.
 #![cfg(feature = "cube")]
 
 mod kernels;
 mod launch;
+mod product;
 mod queue;
 
 use crate::ops::{SolverOps, SplittingStep};
@@ -31,6 +35,14 @@ where
         Some(R::client(device).properties().memory.max_page_size)
     }
 
+    fn matmul_f32(lhs: Tensor<Self, 2>, rhs: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        if product::takes_tf32::<R>(&lhs.device()) {
+            single(queue::enqueue(product::WithoutTensorCores, vec![lhs, rhs]))
+        } else {
+            lhs.matmul(rhs)
+        }
+    }
+
     fn splitting_step(
         moved: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,
@@ -49,6 +61,13 @@ where
         term: Tensor<Self, 2>,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
         pair(queue::enqueue(CompensatedAdd, vec![sum, compensation, term]))
+    }
+}
+
+fn single<T>(mut outputs: Vec<T>) -> T {
+    match outputs.pop() {
+        Some(output) => output,
+        None => unreachable!("the kernel has one output"),
     }
 }
 

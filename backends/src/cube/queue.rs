@@ -1,7 +1,7 @@
 //! Own kernels in burn's queue: an operation that burn records like its own, and runs when the queue reaches it. Nothing is
 //! read back and nothing is waited for.
 
-use burn::tensor::{DType, Tensor, TensorPrimitive};
+use burn::tensor::{DType, Shape, Tensor, TensorPrimitive};
 use burn_cubecl::fusion::FusionCubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
@@ -15,8 +15,13 @@ use std::marker::PhantomData;
 pub(super) trait Kernel<R: CubeRuntime>: fmt::Debug + Send + Sync + 'static {
     /// Its name in burn's records.
     const NAME: &'static str;
-    /// The number of its outputs, which have the shape of its first input.
+    /// The number of its outputs, all of one shape.
     const OUTPUTS: usize;
+
+    /// The shape of its outputs from those of its inputs; there is at least one.
+    fn shape(inputs: &[Shape]) -> Shape {
+        inputs[0].clone()
+    }
 
     /// Launches the kernels. A tensor that nobody else holds may be written to.
     fn launch(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>>;
@@ -82,7 +87,9 @@ where
         "the solver computes in f32"
     );
     let streams = OperationStreams::with_inputs(&inputs);
-    let (client, shape) = (inputs[0].client.clone(), inputs[0].shape.clone());
+    let client = inputs[0].client.clone();
+    let shapes: Vec<Shape> = inputs.iter().map(|tensor| tensor.shape.clone()).collect();
+    let shape = K::shape(&shapes);
     let outputs: Vec<TensorIr> = (0..K::OUTPUTS)
         .map(|_| TensorIr::uninit(client.create_empty_handle(), shape.clone(), DType::F32))
         .collect();

@@ -2,7 +2,7 @@
 
 use crate::present::{Matrix, assert_alike};
 use burn::tensor::Tensor;
-use fista_pruner_backends::{ConjugateState, DeviceJob, SolverOps};
+use fista_pruner_backends::{ConjugateState, DeviceJob, SolverOps, UpperHalf};
 
 /// Rows and columns that no tile, chunk or vector of any device divides, and one of each.
 const SHAPES: [(usize, usize); 4] = [(1, 1), (3, 130), (70, 33), (129, 257)];
@@ -88,9 +88,10 @@ fn inner_products_and_distances() {
 fn products_and_gram_matrices() {
     job!(Products(rows, columns, device) {
         let a = Matrix::mixed(rows, columns, 1).on::<B>(device);
-        let gram = a.clone().transpose().matmul(a.clone());
-        let product = a.clone().matmul(gram.clone());
-        vec![product, gram, a.clone().matmul(a.transpose())]
+        let gram = B::matmul_f32(a.clone().transpose(), a.clone());
+        let product = B::matmul_f32(a.clone(), gram.clone());
+        let half = UpperHalf::product(gram.clone(), gram.clone()).plus(gram.clone()).full();
+        vec![product, gram, half, B::matmul_f32(a.clone(), a.transpose())]
     });
 }
 
