@@ -2,46 +2,98 @@
 //! take several passes on one core.
 #![cfg(feature = "flex")]
 
-use crate::border::{border_bin, size_bin};
+use crate::border::{self, Counts, size_bin};
 use crate::flex_gram;
 use crate::gram::GramSum;
-use crate::ops::{ConjugateState, SolverOps, SplittingStep};
+use crate::ops::{AcceleratedState, AcceleratedStep, ConjugateState, Progress, SolverOps, SplittingStep};
 use crate::selection::Selection;
 use burn::backend::Flex;
-use burn::tensor::{DType, Tensor, TensorPrimitive};
+use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Elements a task works on: a quarter of a typical L2 cache with two operands, and enough to hide the hand-over.
 const CHUNK: usize = 1 << 14;
 
+/// Elements that are counted at once, while they are in the first-level cache.
+const COUNTED: usize = 1 << 11;
+
 impl SolverOps for Flex {
-    fn prox_gradient_step(
-        point: Tensor<Self, 2>,
-        gradient: Tensor<Self, 2>,
-        step: f32,
-        threshold: f32,
-    ) -> Tensor<Self, 2> {
-        zip_in_place(point, gradient, |point, gradient| {
-            for (x, g) in point.iter_mut().zip(gradient) {
-                let z = *x - step * g;
-                *x = z - z.clamp(-threshold, threshold);
-            }
-        })
+    fn difference(a: Tensor<Self, 2>, b: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        assert_eq!(a.dims(), b.dims());
+        let b = contiguous(primitive(b));
+        let mut a = contiguous(primitive(a));
+        (a.storage_mut::<f32>().par_chunks_mut(CHUNK))
+            .zip(b.storage::<f32>().par_chunks(CHUNK))
+            .for_each(|(a, b)| a.iter_mut().zip(b).for_each(|(a, b)| *a -= b));
+        tensor(a)
     }
 
-    fn extrapolate(new: Tensor<Self, 2>, old: Tensor<Self, 2>, momentum: f32) -> Tensor<Self, 2> {
-        zip_in_place(old, new, |old, new| {
-            for (x, new) in old.iter_mut().zip(new) {
-                *x = new + momentum * (new - *x);
-            }
-        })
+    fn accelerated_step(
+        state: AcceleratedState<Self>,
+        image: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        drift: Option<Tensor<Self, 2>>,
+        step: AcceleratedStep,
+    ) -> (AcceleratedState<Self>, Progress) {
+        // Its memory is not needed.
+        drop(state.difference);
+        let mut point = contiguous(primitive(state.point));
+        let mut prox = contiguous(primitive(state.prox));
+        let mut difference = contiguous(primitive(image));
+        let weight = contiguous(primitive(weight));
+        let drift = drift.map(|drift| contiguous(primitive(drift)));
+        let w = weight.storage::<f32>();
+        let p = drift.as_ref().map(|drift| drift.storage::<f32>());
+        let (y, x) = (point.storage_mut::<f32>(), prox.storage_mut::<f32>());
+        let q = difference.storage_mut::<f32>();
+        assert!([x.len(), q.len(), w.len()] == [y.len(); 3]);
+        let sums: Vec<[f64; 2]> = (y.par_chunks_mut(CHUNK))
+            .zip(x.par_chunks_mut(CHUNK))
+            .zip(q.par_chunks_mut(CHUNK))
+            .zip(w.par_chunks(CHUNK))
+            .enumerate()
+            .map(|(chunk, (((y, x), q), w))| {
+                if let Some(p) = p {
+                    for (q, p) in q.iter_mut().zip(&p[chunk * CHUNK..]) {
+                        *q += p;
+                    }
+                }
+                accelerate(y, x, q, w, step)
+            })
+            .collect();
+        let (squared_move, uphill) = (sums.iter()).fold((0.0, 0.0), |(a, b), [more, up]| (a + more, b + up));
+        let restarted = step.restart && uphill > 0.0;
+        if restarted {
+            let (y, q) = (point.storage_mut::<f32>(), difference.storage_mut::<f32>());
+            (y.par_chunks_mut(CHUNK))
+                .zip(prox.storage::<f32>().par_chunks(CHUNK))
+                .zip(q.par_chunks_mut(CHUNK))
+                .zip(w.par_chunks(CHUNK))
+                .for_each(|(((y, x), q), w)| {
+                    y.copy_from_slice(x);
+                    for ((q, x), w) in q.iter_mut().zip(x).zip(w) {
+                        *q = x - w;
+                    }
+                });
+        }
+        let state = AcceleratedState {
+            point: tensor(point),
+            prox: tensor(prox),
+            difference: tensor(difference),
+        };
+        let progress = Progress {
+            squared_move,
+            restarted,
+        };
+        (state, progress)
     }
 
     fn splitting_step(
         moved: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,
-        dual: Tensor<Self, 2>,
+        shifted: Tensor<Self, 2>,
         drift: Option<Tensor<Self, 2>>,
         step: SplittingStep,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
@@ -49,10 +101,10 @@ impl SolverOps for Flex {
         let weight = contiguous(primitive(weight));
         let drift = drift.map(|drift| contiguous(primitive(drift)));
         let mut z = contiguous(primitive(moved));
-        let mut dual = contiguous(primitive(dual));
+        let mut shifted = contiguous(primitive(shifted));
         let w = weight.storage::<f32>();
         let p = drift.as_ref().map(|drift| drift.storage::<f32>());
-        let (z_values, u_values) = (z.storage_mut::<f32>(), dual.storage_mut::<f32>());
+        let (z_values, u_values) = (z.storage_mut::<f32>(), shifted.storage_mut::<f32>());
         // Groups of n:m and rows lie within a chunk.
         let chunk = match step.selection {
             Selection::AllBut(_) => CHUNK,
@@ -61,16 +113,20 @@ impl SolverOps for Flex {
         };
         let threshold = match step.selection {
             Selection::AllBut(zeros) => {
-                z_values
-                    .par_chunks_mut(chunk)
-                    .zip(u_values.par_chunks(chunk))
-                    .zip(w.par_chunks(chunk))
-                    .for_each(|((z, u), w)| {
-                        for ((z, u), w) in z.iter_mut().zip(u).zip(w) {
-                            *z += w + u;
+                let task = border::task(z_values.len());
+                let counts = z_values
+                    .par_chunks_mut(task)
+                    .zip(u_values.par_chunks(task))
+                    .map(|(z, u)| {
+                        let mut counts = Counts::new();
+                        for (z, u) in z.chunks_mut(COUNTED).zip(u.chunks(COUNTED)) {
+                            z.iter_mut().zip(u).for_each(|(z, u)| *z += u);
+                            counts.add(z, size_bin);
                         }
-                    });
-                threshold(z_values, zeros)
+                        counts
+                    })
+                    .reduce(Counts::new, Counts::with);
+                threshold(z_values, zeros, counts)
             }
             Selection::AllButInRow(_) | Selection::InGroups { .. } => 0.0,
         };
@@ -81,11 +137,9 @@ impl SolverOps for Flex {
             .enumerate()
             .for_each(|(index, ((z, u), w))| {
                 if !matches!(step.selection, Selection::AllBut(_)) {
-                    for ((z, u), w) in z.iter_mut().zip(u.iter()).zip(w) {
-                        *z += w + u;
-                    }
+                    z.iter_mut().zip(u.iter()).for_each(|(z, u)| *z += u);
                 }
-                // `u` takes up what is cut, `z` what stays.
+                // `u` takes up what is cut, `z` what stays; then `u` is the next shifted weight.
                 match step.selection {
                     Selection::AllBut(_) => {
                         for (z, u) in z.iter_mut().zip(u.iter_mut()) {
@@ -102,8 +156,8 @@ impl SolverOps for Flex {
                     }
                 }
                 for ((z, u), w) in z.iter_mut().zip(u.iter_mut()).zip(w) {
-                    *u *= step.dual_factor;
-                    *z = step.rho * (*z - *u - w);
+                    *u = w + step.dual_factor * *u;
+                    *z = step.rho * (*z - *u);
                 }
                 if let Some(p) = p {
                     for (z, p) in z.iter_mut().zip(&p[index * chunk..]) {
@@ -111,7 +165,64 @@ impl SolverOps for Flex {
                     }
                 }
             });
-        (tensor(z), tensor(dual))
+        (tensor(z), tensor(shifted))
+    }
+
+    fn conjugate_start(
+        point: Tensor<Self, 2>,
+        gradient: Tensor<Self, 2>,
+        mask: Tensor<Self, 2>,
+        preconditioner: Tensor<Self, 2>,
+    ) -> ConjugateState<Self> {
+        let [rows, columns] = gradient.dims();
+        let columns = columns.max(1);
+        let mut residual = contiguous(primitive(gradient));
+        let (mask, preconditioner) = (contiguous(primitive(mask)), contiguous(primitive(preconditioner)));
+        let scale = preconditioner.storage::<f32>();
+        let mut direction = vec![0.0; rows * columns];
+        let mut energy = vec![0.0; rows];
+        (residual.storage_mut::<f32>().par_chunks_mut(columns))
+            .zip(mask.storage::<f32>().par_chunks(columns))
+            .zip(direction.par_chunks_mut(columns))
+            .zip(energy.par_iter_mut())
+            .for_each(|(((r, mask), d), energy)| {
+                for (((r, keep), d), s) in r.iter_mut().zip(mask).zip(d.iter_mut()).zip(scale) {
+                    *r *= -keep;
+                    *d = *r * s;
+                }
+                *energy = dot(r, d);
+            });
+        let device = Default::default();
+        ConjugateState {
+            point,
+            residual: tensor(residual),
+            direction: Tensor::from_data(TensorData::new(direction, [rows, columns]), &device),
+            energy: Tensor::from_data(TensorData::new(energy, [rows, 1]), &device),
+        }
+    }
+
+    fn conjugate_gain(
+        point: Tensor<Self, 2>,
+        residual: Tensor<Self, 2>,
+        state: &ConjugateState<Self>,
+    ) -> f64 {
+        let both = |tensors: [Tensor<Self, 2>; 2]| tensors.map(|tensor| contiguous(primitive(tensor)));
+        let points = both([point, state.point.clone()]);
+        let residuals = both([residual, state.residual.clone()]);
+        let [[before, after], [first, last]] =
+            [&points, &residuals].map(|pair| [pair[0].storage::<f32>(), pair[1].storage::<f32>()]);
+        let sums: Vec<f64> = (before.par_chunks(CHUNK).zip(after.par_chunks(CHUNK)))
+            .zip(first.par_chunks(CHUNK).zip(last.par_chunks(CHUNK)))
+            .map(|((before, after), (first, last))| {
+                let pairs = (before.iter().zip(after)).zip(first.iter().zip(last));
+                pairs
+                    .map(|((before, after), (first, last))| {
+                        f64::from(after - before) * f64::from(first + last)
+                    })
+                    .sum()
+            })
+            .collect();
+        sums.iter().sum()
     }
 
     fn conjugate_step(
@@ -124,16 +235,20 @@ impl SolverOps for Flex {
         let owned = |tensor| contiguous(primitive(tensor));
         let (mut point, mut residual) = (owned(state.point), owned(state.residual));
         let (mut direction, mut energy) = (owned(state.direction), owned(state.energy));
-        let (mut image, mask, preconditioner) = (owned(image), owned(mask), owned(preconditioner));
+        let (image, mask, preconditioner) = (owned(image), owned(mask), owned(preconditioner));
         let scale = preconditioner.storage::<f32>();
         let rows = (point.storage_mut::<f32>().par_chunks_mut(columns))
             .zip(residual.storage_mut::<f32>().par_chunks_mut(columns))
             .zip(direction.storage_mut::<f32>().par_chunks_mut(columns))
-            .zip(image.storage_mut::<f32>().par_chunks_mut(columns))
+            .zip(image.storage::<f32>().par_chunks(columns))
             .zip(mask.storage::<f32>().par_chunks(columns))
             .zip(energy.storage_mut::<f32>().par_iter_mut());
-        rows.for_each(|(((((x, r), d), q), mask), energy)| {
-            q.iter_mut().zip(mask).for_each(|(q, keep)| *q *= keep);
+        // A row of its own for each task: one that is written to in place would go back to memory.
+        let row = || vec![0.0; columns];
+        rows.for_each_init(row, |q, (((((x, r), d), image), mask), energy)| {
+            for ((q, image), keep) in q.iter_mut().zip(image).zip(mask) {
+                *q = image * keep;
+            }
             let step = ratio(*energy, dot(d, q));
             for (((x, r), d), q) in x.iter_mut().zip(r.iter_mut()).zip(d.iter()).zip(q.iter_mut()) {
                 *x += step * d;
@@ -213,23 +328,6 @@ pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     }
 }
 
-/// Applies `f` to matching chunks, writing into `target`'s own memory where nobody else holds it.
-fn zip_in_place(
-    target: Tensor<Flex, 2>,
-    other: Tensor<Flex, 2>,
-    f: impl Fn(&mut [f32], &[f32]) + Sync,
-) -> Tensor<Flex, 2> {
-    assert_eq!(target.dims(), other.dims());
-    let other = contiguous(primitive(other));
-    let mut target = contiguous(primitive(target));
-    target
-        .storage_mut::<f32>()
-        .par_chunks_mut(CHUNK)
-        .zip(other.storage::<f32>().par_chunks(CHUNK))
-        .for_each(|(target, other)| f(target, other));
-    tensor(target)
-}
-
 /// Sums `f` over matching elements in f64. The order depends on [`CHUNK`] only, never on the number of threads.
 fn reduce(a: Tensor<Flex, 2>, b: Tensor<Flex, 2>, f: impl Fn(f32, f32) -> f64 + Sync) -> f64 {
     assert_eq!(a.dims(), b.dims());
@@ -254,6 +352,49 @@ fn reduce(a: Tensor<Flex, 2>, b: Tensor<Flex, 2>, f: impl Fn(f32, f32) -> f64 + 
         })
         .collect();
     sums.iter().sum()
+}
+
+/// The absolute values that have these bits. Few are expected: most groups of values are passed over at once.
+fn sizes_in(bits: Range<u32>, values: &[f32]) -> Vec<f32> {
+    let inside = |value: &f32| value.abs().to_bits().wrapping_sub(bits.start) < bits.end - bits.start;
+    let mut found = Vec::new();
+    let mut gather = |values: &[f32]| found.extend(values.iter().filter(|v| inside(v)).map(|v| v.abs()));
+    let (groups, rest) = values.as_chunks::<32>();
+    for group in groups {
+        if group.iter().fold(false, |any, value| any | inside(value)) {
+            gather(group);
+        }
+    }
+    gather(rest);
+    found
+}
+
+/// A FISTA iteration on some elements: points `y`, prox points `x`, and `q`, which comes as the gradient and goes as the
+/// difference to the weights `w`. Gives `Σ (next − x)²` and `Σ (y − next) (next − x)`, in an order of their own.
+fn accelerate(y: &mut [f32], x: &mut [f32], q: &mut [f32], w: &[f32], step: AcceleratedStep) -> [f64; 2] {
+    const LANES: usize = 16;
+    let mut moves = [0.0f64; LANES];
+    let mut climbs = [0.0f64; LANES];
+    let mut lanes = |y: &mut [f32], x: &mut [f32], q: &mut [f32], w: &[f32]| {
+        for (lane, (((y, x), q), w)) in y.iter_mut().zip(x).zip(q).zip(w).enumerate() {
+            let z = *y - step.step * *q;
+            let next = z - z.clamp(-step.threshold, step.threshold);
+            let moved = next - *x;
+            moves[lane] += f64::from(moved) * f64::from(moved);
+            climbs[lane] += f64::from(*y - next) * f64::from(moved);
+            let point = next + step.momentum * moved;
+            (*x, *y, *q) = (next, point, point - w);
+        }
+    };
+    let (y, y_rest) = y.as_chunks_mut::<LANES>();
+    let (x, x_rest) = x.as_chunks_mut::<LANES>();
+    let (q, q_rest) = q.as_chunks_mut::<LANES>();
+    let (w, w_rest) = w.as_chunks::<LANES>();
+    for (((y, x), q), w) in y.iter_mut().zip(x).zip(q).zip(w) {
+        lanes(y, x, q, w);
+    }
+    lanes(y_rest, x_rest, q_rest, w_rest);
+    [moves.iter().sum(), climbs.iter().sum()]
 }
 
 /// `a / b`, zero where `b` is not positive.
@@ -310,16 +451,17 @@ fn cut_groups(z: &mut [f32], u: &mut [f32], n: usize, m: usize) {
     }
 }
 
-/// The `zeros`-th smallest absolute value; below all of them for none.
-fn threshold(values: &[f32], zeros: usize) -> f32 {
+/// The `zeros`-th smallest absolute value, given how many of them each bin has; below all of them for none.
+fn threshold(values: &[f32], zeros: usize, counts: Counts) -> f32 {
     if zeros == 0 || values.is_empty() {
         return -1.0;
     }
-    let (border, below) = border_bin(values, zeros, size_bin);
-    let mut candidates: Vec<f32> = values
-        .par_chunks(CHUNK)
-        .flat_map_iter(|values| values.iter().filter(|v| size_bin(**v) == border).map(|v| v.abs()))
+    let (border, below) = counts.border(zeros);
+    let candidates: Vec<Vec<f32>> = values
+        .par_chunks(border::task(values.len()))
+        .map(|values| sizes_in(border::bits_of_bin(border), values))
         .collect();
+    let mut candidates = candidates.concat();
     let rank = (zeros - below).min(candidates.len()).saturating_sub(1);
     *candidates.select_nth_unstable_by(rank, f32::total_cmp).1
 }
@@ -364,14 +506,74 @@ mod tests {
                         matrix(rows, columns, 3),
                     )
                 };
-                let (moved, weight, dual) = input();
-                let own = Flex::splitting_step(moved, weight, dual, drift.clone(), step);
-                let (moved, weight, dual) = input();
-                let expected = generic::splitting_step(moved, weight, dual, drift, step);
+                let (moved, weight, shifted) = input();
+                let own = Flex::splitting_step(moved, weight, shifted, drift.clone(), step);
+                let (moved, weight, shifted) = input();
+                let expected = generic::splitting_step(moved, weight, shifted, drift, step);
                 assert_close(&format!("{selection:?} right"), own.0, expected.0);
-                assert_close(&format!("{selection:?} dual"), own.1, expected.1);
+                assert_close(&format!("{selection:?} shifted"), own.1, expected.1);
             }
         }
+    }
+
+    #[test]
+    fn an_accelerated_step_is_the_generic_one() {
+        // More than one chunk, and a last one that lanes do not divide.
+        let (rows, columns) = (71, 479);
+        let input = |seed: u32| matrix(rows, columns, seed);
+        let mut restarts = Vec::new();
+        for (drift, momentum, restart) in [
+            (None, 0.0, true),
+            (Some(input(4)), 0.7, false),
+            (Some(input(4)), 0.7, true),
+            (None, 0.9, true),
+        ] {
+            for direction in [-1.0, 1.0] {
+                let step = AcceleratedStep {
+                    step: 0.4,
+                    threshold: 0.1,
+                    momentum,
+                    restart,
+                };
+                // The last prox point lies so that the momentum points downhill or uphill.
+                let state = || AcceleratedState {
+                    point: input(1),
+                    prox: input(1) + input(3).mul_scalar(direction),
+                    difference: input(1) - input(2),
+                };
+                let (own, did) = Flex::accelerated_step(state(), input(3), input(2), drift.clone(), step);
+                let (expected, should) =
+                    generic::accelerated_step(state(), input(3), input(2), drift.clone(), step);
+                assert_eq!(did.restarted, should.restarted, "{step:?} {direction}");
+                restarts.push(did.restarted);
+                let moved = (did.squared_move - should.squared_move).abs();
+                assert!(moved < 1e-6 * should.squared_move);
+                assert_close("point", own.point, expected.point);
+                assert_close("prox", own.prox, expected.prox);
+                assert_close("difference", own.difference, expected.difference);
+            }
+        }
+        assert!(restarts.contains(&true) && restarts.contains(&false));
+    }
+
+    #[test]
+    fn a_conjugate_start_and_gain_are_the_generic_ones() {
+        let (rows, columns) = (71, 479);
+        let input = |seed: u32| matrix(rows, columns, seed);
+        let mask = input(5).greater_elem(0.0).float();
+        let scale = matrix(1, columns, 6).abs();
+        let own = Flex::conjugate_start(input(1), input(2), mask.clone(), scale.clone());
+        let expected = generic::conjugate_start(input(1), input(2), mask, scale);
+        let energy = expected.energy.clone().abs().max().into_scalar();
+        assert_close("residual", own.residual.clone(), expected.residual);
+        assert_close("direction", own.direction.clone(), expected.direction);
+        assert_close("energy", own.energy.clone() / energy, expected.energy / energy);
+        let gain = Flex::conjugate_gain(input(3), input(4), &own);
+        let expected = Flex::inner(own.point - input(3), own.residual + input(4));
+        assert!(
+            (gain - expected).abs() < 1e-6 * expected.abs(),
+            "{gain} {expected}"
+        );
     }
 
     #[test]

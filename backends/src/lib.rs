@@ -40,5 +40,5 @@ pub use device::{DeviceKind, DeviceSpec};
 pub use dispatch::{DeviceJob, dispatch, dispatch_opened, open, open_default};
 pub use error::DeviceError;
 pub use gram::{GramSum, UpperHalf};
-pub use ops::{ConjugateState, SolverOps, SplittingStep};
+pub use ops::{AcceleratedState, AcceleratedStep, ConjugateState, Progress, SolverOps, SplittingStep};
 pub use selection::Selection;

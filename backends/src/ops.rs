@@ -17,6 +17,40 @@ pub struct SplittingStep {
     pub dual_factor: f32,
 }
 
+/// FISTA between two products, all `[m, n]`.
+#[derive(Debug, Clone)]
+pub struct AcceleratedState<B: Backend> {
+    /// The extrapolated point, which the next gradient is taken at.
+    pub point: Tensor<B, 2>,
+    /// The last prox point.
+    pub prox: Tensor<B, 2>,
+    /// `point − weight`, which the next product is taken of.
+    pub difference: Tensor<B, 2>,
+}
+
+/// A FISTA iteration: see [`SolverOps::accelerated_step`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AcceleratedStep {
+    /// Length of the gradient step.
+    pub step: f32,
+    /// What sizes shrink by.
+    pub threshold: f32,
+    /// Share of the last move that the point is carried on by.
+    pub momentum: f32,
+    /// Whether a momentum that points uphill is dropped: where `⟨point − next, next − prox⟩` is above zero, the next point is
+    /// the prox point itself (O'Donoghue & Candès, arXiv 1204.3982, Sec. 3.2, the gradient scheme).
+    pub restart: bool,
+}
+
+/// What a FISTA iteration did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// `‖next − prox‖_F²`
+    pub squared_move: f64,
+    /// Whether the momentum was dropped.
+    pub restarted: bool,
+}
+
 /// Conjugate gradients on every row of a matrix at once, between two products.
 #[derive(Debug, Clone)]
 pub struct ConjugateState<B: Backend> {
@@ -50,31 +84,35 @@ pub trait SolverOps: Backend {
         lhs.matmul(rhs)
     }
 
-    /// One proximal gradient step: `softshrink(point − step · gradient, threshold)`, all `[m, n]`.
-    ///
-    /// `softshrink(z, t) = sign(z) · max(|z| − t, 0)` is the proximal operator of `t‖·‖₁`
-    /// (Beck & Teboulle 2009, Eq. 2.6; FISTAPruner, arXiv 2408.03728, Eq. 4a and 4b).
-    fn prox_gradient_step(
-        point: Tensor<Self, 2>,
-        gradient: Tensor<Self, 2>,
-        step: f32,
-        threshold: f32,
-    ) -> Tensor<Self, 2> {
-        let z = point - gradient.mul_scalar(step);
-        // z − clamp(z, −t, t) is z − t above t, z + t below −t, and exactly zero between.
-        z.clone() - z.clamp(-threshold, threshold)
+    /// `a − b`, both `[m, n]`.
+    fn difference(a: Tensor<Self, 2>, b: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        a - b
     }
 
-    /// The extrapolated point `new + momentum · (new − old)`, all `[m, n]` (FISTA, Beck & Teboulle 2009, Eq. 4.3).
-    fn extrapolate(new: Tensor<Self, 2>, old: Tensor<Self, 2>, momentum: f32) -> Tensor<Self, 2> {
-        new.clone() + (new - old).mul_scalar(momentum)
-    }
-
-    /// One step of ℓ0 splitting after its product: selects the entries of `Z = moved + weight + dual` and gives the right
-    /// side of the next product and the next dual, all `[m, n]`:
+    /// One FISTA iteration after its product `image = state.difference · G` `[m, n]`, with the prox point
     ///
     /// ```text
-    /// D = Z where it stays, else 0      u = dual_factor · (Z − D)      right = ρ (D − u − weight) − drift
+    /// next = softshrink(point − step (image + drift), threshold)
+    /// ```
+    ///
+    /// where `softshrink(z, t) = sign(z) · max(|z| − t, 0)` is the proximal operator of `t‖·‖₁` (Beck & Teboulle 2009, Eq. 2.6;
+    /// FISTAPruner, arXiv 2408.03728, Eq. 4a and 4b), and the point extrapolated from it, `next + momentum · (next − prox)`
+    /// (Beck & Teboulle 2009, Eq. 4.3).
+    fn accelerated_step(
+        state: AcceleratedState<Self>,
+        image: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        drift: Option<Tensor<Self, 2>>,
+        step: AcceleratedStep,
+    ) -> (AcceleratedState<Self>, Progress) {
+        generic::accelerated_step(state, image, weight, drift, step)
+    }
+
+    /// One step of ℓ0 splitting after its product, with `shifted = weight + dual`: selects the entries of `Z = moved + shifted`
+    /// and gives the right side of the next product and the next shifted weight, all `[m, n]`:
+    ///
+    /// ```text
+    /// D = Z where it stays, else 0      shifted' = weight + dual_factor · (Z − D)      right = ρ (D − shifted') − drift
     /// ```
     ///
     /// Which of several equal entries stay is left open, and so is which of those that differ by less than a millionth of
@@ -82,11 +120,22 @@ pub trait SolverOps: Backend {
     fn splitting_step(
         moved: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,
-        dual: Tensor<Self, 2>,
+        shifted: Tensor<Self, 2>,
         drift: Option<Tensor<Self, 2>>,
         step: SplittingStep,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        generic::splitting_step(moved, weight, dual, drift, step)
+        generic::splitting_step(moved, weight, shifted, drift, step)
+    }
+
+    /// Preconditioned conjugate gradients per row at `point`, where the gradient is `gradient`, both `[m, n]`. `mask` and
+    /// `preconditioner` are those of [`conjugate_step`](SolverOps::conjugate_step).
+    fn conjugate_start(
+        point: Tensor<Self, 2>,
+        gradient: Tensor<Self, 2>,
+        mask: Tensor<Self, 2>,
+        preconditioner: Tensor<Self, 2>,
+    ) -> ConjugateState<Self> {
+        generic::conjugate_start(point, gradient, mask, preconditioner)
     }
 
     /// One step of preconditioned conjugate gradients per row, after its product `image = direction · G` `[m, n]`.
@@ -100,6 +149,16 @@ pub trait SolverOps: Backend {
         preconditioner: Tensor<Self, 2>,
     ) -> ConjugateState<Self> {
         generic::conjugate_step(state, image, mask, preconditioner)
+    }
+
+    /// What conjugate gradients gained from a start with `point` and `residual` to `state`: `Σ (state.point − point) ⊙ (residual
+    /// + state.residual)`, twice what the quadratic objective fell by.
+    fn conjugate_gain(
+        point: Tensor<Self, 2>,
+        residual: Tensor<Self, 2>,
+        state: &ConjugateState<Self>,
+    ) -> f64 {
+        Self::inner(state.point.clone() - point, residual + state.residual.clone())
     }
 
     /// One step of compensated summation (Kahan): adds `term` to `sum` and returns the new sum and the new
@@ -146,21 +205,69 @@ pub(crate) mod generic {
     pub(crate) fn splitting_step<B: Backend>(
         moved: Tensor<B, 2>,
         weight: Tensor<B, 2>,
-        dual: Tensor<B, 2>,
+        shifted: Tensor<B, 2>,
         drift: Option<Tensor<B, 2>>,
         step: SplittingStep,
     ) -> (Tensor<B, 2>, Tensor<B, 2>) {
-        let z = moved + weight.clone() + dual;
+        let z = moved + shifted;
         let keep = keep_mask(&z, step.selection);
-        let dual = z
-            .clone()
-            .mask_fill(keep.clone(), 0.0)
-            .mul_scalar(step.dual_factor);
+        let cut = z.clone().mask_fill(keep.clone(), 0.0);
+        let shifted = weight + cut.mul_scalar(step.dual_factor);
         let kept = z.mask_fill(keep.bool_not(), 0.0);
-        let right = (kept - dual.clone() - weight).mul_scalar(step.rho);
+        let right = (kept - shifted.clone()).mul_scalar(step.rho);
         match drift {
-            Some(drift) => (right - drift, dual),
-            None => (right, dual),
+            Some(drift) => (right - drift, shifted),
+            None => (right, shifted),
+        }
+    }
+
+    pub(crate) fn accelerated_step<B: SolverOps>(
+        state: AcceleratedState<B>,
+        image: Tensor<B, 2>,
+        weight: Tensor<B, 2>,
+        drift: Option<Tensor<B, 2>>,
+        step: AcceleratedStep,
+    ) -> (AcceleratedState<B>, Progress) {
+        let AcceleratedState { point, prox, .. } = state;
+        let gradient = match drift {
+            Some(drift) => image + drift,
+            None => image,
+        };
+        let z = point.clone() - gradient.mul_scalar(step.step);
+        // z − clamp(z, −t, t) is z − t above t, z + t below −t, and exactly zero between.
+        let next = z.clone() - z.clamp(-step.threshold, step.threshold);
+        let squared_move = B::squared_distance(next.clone(), prox.clone());
+        let restarted = step.restart && B::inner(point - next.clone(), next.clone() - prox.clone()) > 0.0;
+        let point = if restarted {
+            next.clone()
+        } else {
+            next.clone() + (next.clone() - prox).mul_scalar(step.momentum)
+        };
+        let state = AcceleratedState {
+            difference: point.clone() - weight,
+            point,
+            prox: next,
+        };
+        let progress = Progress {
+            squared_move,
+            restarted,
+        };
+        (state, progress)
+    }
+
+    pub(crate) fn conjugate_start<B: Backend>(
+        point: Tensor<B, 2>,
+        gradient: Tensor<B, 2>,
+        mask: Tensor<B, 2>,
+        preconditioner: Tensor<B, 2>,
+    ) -> ConjugateState<B> {
+        let residual = gradient.neg() * mask;
+        let direction = residual.clone() * preconditioner;
+        ConjugateState {
+            point,
+            energy: (residual.clone() * direction.clone()).sum_dim(1),
+            residual,
+            direction,
         }
     }
 

@@ -5,7 +5,7 @@
 //! small integers, exact in f32 and in any reduced precision that burn's product may be taken in, so that nothing but a fault
 //! differs; but those of the product that must be f32 have a digit more than TF32.
 
-use crate::ops::{SolverOps, SplittingStep};
+use crate::ops::{AcceleratedState, AcceleratedStep, SolverOps, SplittingStep};
 use crate::selection::Selection;
 use burn::tensor::{Tensor, TensorData};
 
@@ -77,7 +77,20 @@ impl Computed {
         let left = matrix(ROWS, COLUMNS, a);
         let product = left.clone().matmul(matrix(COLUMNS, ROWS, b));
         let in_f32 = B::matmul_f32(matrix(ROWS, COLUMNS, fine), matrix(COLUMNS, ROWS, b));
-        let step = B::prox_gradient_step(product.clone(), product.clone(), 0.5, 1.0);
+        // Without momentum the point goes to the prox point.
+        let state = AcceleratedState {
+            point: product.clone(),
+            prox: product.zeros_like(),
+            difference: product.zeros_like(),
+        };
+        let halfway = AcceleratedStep {
+            step: 0.5,
+            threshold: 1.0,
+            momentum: 0.0,
+            restart: false,
+        };
+        let none = product.zeros_like();
+        let (stepped, _) = B::accelerated_step(state, product.clone(), none, None, halfway);
         let norm = B::inner(product.clone(), product.clone());
         let sizes = matrix(ROWS, COLUMNS, size);
         let nothing = sizes.zeros_like();
@@ -96,7 +109,7 @@ impl Computed {
             gram: read(left.clone().transpose().matmul(left))?,
             product: read(product)?,
             fine: read(in_f32)?,
-            step: read(step)?,
+            step: read(stepped.point)?,
             norm,
             selected: read(selected)?,
         })

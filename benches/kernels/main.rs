@@ -41,7 +41,7 @@ fn keep_freed_memory() {
 fn main() {
     keep_freed_memory();
     divan::Divan::default()
-        .sample_count(20)
+        .sample_count(50)
         .sample_size(1)
         .max_time(std::time::Duration::from_secs(4))
         .config_with_args()

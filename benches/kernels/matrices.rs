@@ -99,18 +99,16 @@ fn one_product(shape: Shape) -> f64 {
     product(shape.outputs, shape.inputs, shape.inputs)
 }
 
+/// Iterations or steps timed at once, as a solver takes many in a row: the first one's neighbours are not those of the others.
+const AT_ONCE: usize = 4;
+
 pub(crate) struct FistaIterations {
     pub(crate) shape: Shape,
 }
 
-impl FistaIterations {
-    /// Timed at once: the first one's neighbours are not those of the others.
-    const COUNT: usize = 4;
-}
-
 impl Work for FistaIterations {
     fn shape(&self) -> String {
-        format!("{}, {} of them", self.shape, Self::COUNT)
+        format!("{}, {} of them", self.shape, AT_ONCE)
     }
 
     fn product(&self) -> [usize; 3] {
@@ -118,7 +116,7 @@ impl Work for FistaIterations {
     }
 
     fn operations(&self) -> f64 {
-        Self::COUNT as f64 * one_product(self.shape)
+        AT_ONCE as f64 * one_product(self.shape)
     }
 
     fn prepare<B: SolverOps>(&self, device: &B::Device) -> Box<dyn FnMut()> {
@@ -126,7 +124,7 @@ impl Work for FistaIterations {
         let run = fista::Run {
             lambda: 1e-3,
             lipschitz: fista::lipschitz(&problem).unwrap(),
-            iterations: Self::COUNT,
+            iterations: AT_ONCE,
             tolerance: 0.0,
             restart: true,
         };
@@ -182,7 +180,7 @@ pub(crate) struct SplittingSteps {
 
 impl Work for SplittingSteps {
     fn shape(&self) -> String {
-        self.shape.to_string()
+        format!("{}, {} of them", self.shape, AT_ONCE)
     }
 
     fn product(&self) -> [usize; 3] {
@@ -190,7 +188,7 @@ impl Work for SplittingSteps {
     }
 
     fn operations(&self) -> f64 {
-        one_product(self.shape)
+        AT_ONCE as f64 * one_product(self.shape)
     }
 
     fn prepare<B: SolverOps>(&self, device: &B::Device) -> Box<dyn FnMut()> {
@@ -203,12 +201,14 @@ impl Work for SplittingSteps {
         // Any matrix of that shape does for the inverse; a small one keeps the numbers finite.
         let inverse = problem.gram.clone().mul_scalar(1e-3);
         let weight = problem.weight;
-        let mut state: Option<(Tensor<B, 2>, Tensor<B, 2>)> = Some((weight.clone(), weight.zeros_like()));
+        let mut state: Option<(Tensor<B, 2>, Tensor<B, 2>)> = Some((weight.clone(), weight.clone()));
         Box::new(move || {
-            state = state.take().map(|(right, dual)| {
-                let moved = right.matmul(inverse.clone());
-                B::splitting_step(moved, weight.clone(), dual, None, step)
-            });
+            for _ in 0..AT_ONCE {
+                state = state.take().map(|(right, shifted)| {
+                    let moved = right.matmul(inverse.clone());
+                    B::splitting_step(moved, weight.clone(), shifted, None, step)
+                });
+            }
         })
     }
 }

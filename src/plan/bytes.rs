@@ -196,7 +196,12 @@ impl Shapes<'_> {
         };
         let mut phase = self.kept(states);
         phase.device += table;
-        phase.host += 2 * table + table / 2;
+        // As it is stored, and what becomes the device's, which a host keeps.
+        phase.host += if self.room.device_is_host {
+            table
+        } else {
+            2 * table + table / 2
+        };
         if head {
             let vocabulary = self.decoder.config().vocab_size() as u64;
             // Logits and two temporaries.

@@ -7,7 +7,7 @@ use crate::config::{FistaConfig, LambdaSearch, LambdaUnit, Scaling, SolverConfig
 use crate::error::{Error, Result};
 use crate::pattern::Pattern;
 use burn::tensor::{Tensor, TensorData};
-use fista_pruner_backends::SolverOps;
+use fista_pruner_backends::{AcceleratedState, AcceleratedStep, SolverOps};
 
 /// Where FISTA ended.
 #[derive(Debug, Clone)]
@@ -50,37 +50,39 @@ pub fn minimise<B: SolverOps>(
 ) -> Result<Minimum<B>> {
     let step = (1.0 / run.lipschitz) as f32;
     let threshold = (run.lambda / run.lipschitz) as f32;
-    let mut x = start.clone();
-    let mut y = start;
+    let mut state = AcceleratedState {
+        difference: B::difference(start.clone(), problem.weight.clone()),
+        prox: start.clone(),
+        point: start,
+    };
     let mut t = 1.0f64;
     let mut last_step = f64::INFINITY;
     let mut taken = 0;
     while taken < run.iterations && last_step >= run.tolerance {
-        let gradient = problem.gradient(y.clone());
-        // Without a restart nobody asks for `y` again, and a backend may write into its memory.
-        let left = run.restart.then(|| y.clone());
-        let next = B::prox_gradient_step(y, gradient, step, threshold);
-        last_step = B::squared_distance(next.clone(), x.clone()).sqrt();
+        let image = B::matmul_f32(state.difference.clone(), problem.gram.clone());
+        let t_next = (1.0 + (1.0 + 4.0 * t * t).sqrt()) / 2.0;
+        let step = AcceleratedStep {
+            step,
+            threshold,
+            momentum: ((t - 1.0) / t_next) as f32,
+            restart: run.restart && t > 1.0,
+        };
+        let (weight, drift) = (problem.weight.clone(), problem.drift.clone());
+        let progress;
+        (state, progress) = B::accelerated_step(state, image, weight, drift, step);
+        last_step = progress.squared_move.sqrt();
         if !last_step.is_finite() {
             return Err(Error::NotFinite {
                 what: "the FISTA iterate",
                 operator: problem.name.clone(),
             });
         }
-        let uphill =
-            left.is_some_and(|y| t > 1.0 && B::inner(y - next.clone(), next.clone() - x.clone()) > 0.0);
-        if uphill {
-            // This step's momentum was wrong: go on from its prox point as from a new start.
-            (x, y, t) = (next.clone(), next, 1.0);
-        } else {
-            let t_next = (1.0 + (1.0 + 4.0 * t * t).sqrt()) / 2.0;
-            y = B::extrapolate(next.clone(), x, ((t - 1.0) / t_next) as f32);
-            (x, t) = (next, t_next);
-        }
+        // A momentum that was wrong: go on from the prox point as from a new start.
+        t = if progress.restarted { 1.0 } else { t_next };
         taken += 1;
     }
     Ok(Minimum {
-        point: x,
+        point: state.prox,
         iterations: taken,
         last_step,
     })

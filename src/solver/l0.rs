@@ -66,7 +66,7 @@ pub(super) fn prune_together<B: SolverOps>(
         .iter()
         .map(|operator| {
             let nothing = operator.weight.zeros_like();
-            operator.split(nothing.clone(), nothing, rho, 0.0)
+            operator.split(nothing, operator.weight.clone(), rho, 0.0)
         })
         .collect();
     let exact_from = config.steps.saturating_sub(EXACT_STEPS);
@@ -76,14 +76,14 @@ pub(super) fn prune_together<B: SolverOps>(
             _ => rho,
         };
         iterates = (operators.iter().zip(iterates))
-            .map(|(operator, (right, dual))| {
+            .map(|(operator, (right, shifted))| {
                 // A later step decides.
                 let moved = if step < exact_from {
                     right.matmul(inverse.matrix())
                 } else {
                     B::matmul_f32(right, inverse.matrix())
                 };
-                operator.split(moved, dual, next, rho / next)
+                operator.split(moved, shifted, next, rho / next)
             })
             .collect();
         if next != rho {
@@ -92,9 +92,9 @@ pub(super) fn prune_together<B: SolverOps>(
         }
     }
     let mut solutions = Vec::with_capacity(operators.len());
-    for (operator, (right, dual)) in operators.into_iter().zip(iterates) {
+    for (operator, (right, shifted)) in operators.into_iter().zip(iterates) {
         let [m, n] = operator.weight.dims();
-        let mut values = download(B::matmul_f32(right, inverse.matrix()) + operator.weight + dual)?;
+        let mut values = download(B::matmul_f32(right, inverse.matrix()) + shifted)?;
         let keep = operator.pattern.keep_within(threshold, &values, m, n);
         scaled.unscale(&mut values);
         let info = SolveInfo {
@@ -107,7 +107,7 @@ pub(super) fn prune_together<B: SolverOps>(
     Ok(solutions)
 }
 
-/// `ρ (D − u − W) − P`, the right-hand side of the next step, and the dual `u`.
+/// `ρ (D − u − W) − P`, the right-hand side of the next step, and `W + u`, the weight with the dual.
 type Iterate<B> = (Tensor<B, 2>, Tensor<B, 2>);
 
 /// An operator in scaled columns.
@@ -134,12 +134,12 @@ impl<B: SolverOps> Operator<B> {
         }
     }
 
-    fn split(&self, moved: Tensor<B, 2>, dual: Tensor<B, 2>, rho: f64, dual_factor: f64) -> Iterate<B> {
+    fn split(&self, moved: Tensor<B, 2>, shifted: Tensor<B, 2>, rho: f64, dual_factor: f64) -> Iterate<B> {
         let step = SplittingStep {
             selection: self.selection,
             rho: rho as f32,
             dual_factor: dual_factor as f32,
         };
-        B::splitting_step(moved, self.weight.clone(), dual, self.drift.clone(), step)
+        B::splitting_step(moved, self.weight.clone(), shifted, self.drift.clone(), step)
     }
 }

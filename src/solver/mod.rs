@@ -86,7 +86,7 @@ impl<B: SolverOps> LayerProblem<B> {
 
     /// The gradient of half the squared error, `(V − W) G + P`, `[m, n]`.
     pub fn gradient(&self, v: Tensor<B, 2>) -> Tensor<B, 2> {
-        let gradient = B::matmul_f32(v - self.weight.clone(), self.gram.clone());
+        let gradient = B::matmul_f32(B::difference(v, self.weight.clone()), self.gram.clone());
         match &self.drift {
             Some(drift) => gradient + drift.clone(),
             None => gradient,
@@ -95,7 +95,7 @@ impl<B: SolverOps> LayerProblem<B> {
 
     /// `‖V X* − W X‖²_F / p`.
     pub fn squared_error(&self, v: Tensor<B, 2>) -> f64 {
-        let difference = v - self.weight.clone();
+        let difference = B::difference(v, self.weight.clone());
         let mut product = B::matmul_f32(difference.clone(), self.gram.clone());
         if let Some(drift) = &self.drift {
             product = product + drift.clone().mul_scalar(2.0);

@@ -7,10 +7,10 @@
 use super::{CHUNK, LayerProblem, Solution, download, wanda};
 use crate::error::Result;
 use burn::tensor::{Tensor, TensorData};
-use fista_pruner_backends::{ConjugateState, SolverOps};
+use fista_pruner_backends::SolverOps;
 use rayon::prelude::*;
 
-/// Improves `solution` by `iterations` conjugate-gradient steps, one `m × n × n` product each,.
+/// Improves `solution` by `iterations` conjugate-gradient steps, one `m × n × n` product each.
 ///
 /// # Errors
 /// When the device fails.
@@ -46,22 +46,16 @@ fn conjugate_gradients<B: SolverOps>(
 ) -> Result<Option<Tensor<B, 2>>> {
     let diagonal = wanda::diagonal(problem)?;
     let preconditioner = inverse(&diagonal, &problem.weight.device());
-    // The residual is the negative gradient on the support.
-    let first = problem.gradient(start.clone()).neg() * mask.clone();
-    let direction = first.clone() * preconditioner.clone();
-    let mut state = ConjugateState {
-        point: start.clone(),
-        energy: (first.clone() * direction.clone()).sum_dim(1),
-        residual: first.clone(),
-        direction,
-    };
+    let gradient = problem.gradient(start.clone());
+    let mut state = B::conjugate_start(start.clone(), gradient, mask.clone(), preconditioner.clone());
+    let first = state.residual.clone();
     for _ in 0..iterations {
         let image = B::matmul_f32(state.direction.clone(), problem.gram.clone());
         state = B::conjugate_step(state, image, mask.clone(), preconditioner.clone());
     }
     // The objective is quadratic: between two points of the support it changes by the mean gradient along the way, and
     // that takes no further product.
-    let gained = B::inner(state.point.clone() - start, first + state.residual);
+    let gained = B::conjugate_gain(start, first, &state);
     Ok((gained >= 0.0).then_some(state.point))
 }
 

@@ -27,7 +27,7 @@ fn size(value: f32) -> u32 {
 #[allow(clippy::too_many_arguments, reason = "a device has no structures of buffers")]
 fn finish(
     z: &mut Array<f32>,
-    dual: &mut Array<f32>,
+    shifted: &mut Array<f32>,
     weight: &Array<f32>,
     drift: &Array<f32>,
     i: usize,
@@ -38,15 +38,15 @@ fn finish(
 ) {
     let value = z[i];
     let zero = f32::new(0.0);
-    let cut = select(stays, zero, value) * dual_factor;
+    let next = weight[i] + select(stays, zero, value) * dual_factor;
     let kept = select(stays, value, zero);
-    let right = rho * (kept - cut - weight[i]);
+    let right = rho * (kept - next);
     if drifting {
         z[i] = right - drift[i];
     } else {
         z[i] = right;
     }
-    dual[i] = cut;
+    shifted[i] = next;
 }
 
 /// The `rank`-th smallest size as far as `digits` digits of it are known from `counts [DIGITS, BINS]`, and how many of the
@@ -72,12 +72,11 @@ fn settle(counts: &Array<Atomic<u32>>, found: &mut Array<u32>, digits: u32, rank
 }
 
 /// Counts the next digit of the sizes of `Z` in `counts [DIGITS, BINS]`, which begin as zeros. The first time, `z` holds
-/// the moved point and takes `Z = moved + weight + dual`.
+/// the moved point and takes `Z = moved + shifted`.
 #[cube(launch_unchecked)]
 pub(super) fn count_digit(
     z: &mut Array<f32>,
-    weight: &Array<f32>,
-    dual: &Array<f32>,
+    shifted: &Array<f32>,
     counts: &Array<Atomic<u32>>,
     digit: u32,
     rank: u32,
@@ -95,7 +94,7 @@ pub(super) fn count_digit(
     let mut i = ABSOLUTE_POS;
     while i < z.len() {
         if first {
-            z[i] = z[i] + (weight[i] + dual[i]);
+            z[i] = z[i] + shifted[i];
         }
         let key = size(z[i]) >> shift;
         let agrees = key >> 4 == found[0];
@@ -126,7 +125,7 @@ pub(super) fn count_digit(
 #[cube(launch_unchecked)]
 pub(super) fn finish_matrix(
     z: &mut Array<f32>,
-    dual: &mut Array<f32>,
+    shifted: &mut Array<f32>,
     weight: &Array<f32>,
     drift: &Array<f32>,
     counts: &Array<Atomic<u32>>,
@@ -140,7 +139,7 @@ pub(super) fn finish_matrix(
     let mut i = ABSOLUTE_POS;
     while i < z.len() {
         let stays = rank == 0 || size(z[i]) > found[0];
-        finish(z, dual, weight, drift, i, stays, rho, dual_factor, drifting);
+        finish(z, shifted, weight, drift, i, stays, rho, dual_factor, drifting);
         i += CUBE_COUNT * CUBE_DIM as usize;
     }
 }
@@ -153,7 +152,7 @@ pub(super) fn finish_matrix(
 #[allow(clippy::too_many_arguments, reason = "a device has no structures of buffers")]
 pub(super) fn cut_rows(
     z: &mut Array<f32>,
-    dual: &mut Array<f32>,
+    shifted: &mut Array<f32>,
     weight: &Array<f32>,
     drift: &Array<f32>,
     rows: u32,
@@ -173,7 +172,7 @@ pub(super) fn cut_rows(
     let mut place = UNIT_POS;
     while place < end {
         let i = first + place as usize;
-        z[i] = z[i] + (weight[i] + dual[i]);
+        z[i] = z[i] + shifted[i];
         place += UNITS;
     }
 
@@ -252,7 +251,7 @@ pub(super) fn cut_rows(
         let i = first + place as usize;
         let key = size(z[i]);
         let stays = key > border || (key == border && last_place - place >= border_place);
-        finish(z, dual, weight, drift, i, stays, rho, dual_factor, drifting);
+        finish(z, shifted, weight, drift, i, stays, rho, dual_factor, drifting);
         place += UNITS;
     }
 }
@@ -262,7 +261,7 @@ pub(super) fn cut_rows(
 #[cube(launch_unchecked)]
 pub(super) fn cut_groups(
     z: &mut Array<f32>,
-    dual: &mut Array<f32>,
+    shifted: &mut Array<f32>,
     weight: &Array<f32>,
     drift: &Array<f32>,
     kept: u32,
@@ -279,7 +278,7 @@ pub(super) fn cut_groups(
     #[unroll(group <= 8)]
     for j in 0..group {
         let i = first + j as usize;
-        z[i] = z[i] + (weight[i] + dual[i]);
+        z[i] = z[i] + shifted[i];
         sizes[j as usize] = size(z[i]);
     }
     #[unroll(group <= 8)]
@@ -293,7 +292,7 @@ pub(super) fn cut_groups(
         }
         finish(
             z,
-            dual,
+            shifted,
             weight,
             drift,
             first + j as usize,

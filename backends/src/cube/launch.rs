@@ -17,7 +17,7 @@ const ENTRIES_A_UNIT: usize = 64;
 /// Largest group that a single unit orders: it compares every two of its entries.
 const LARGEST_GROUP: usize = 32;
 
-/// [`SolverOps::splitting_step`](crate::SolverOps::splitting_step) on `moved`, `weight`, `dual` and, where there is one, the
+/// [`SolverOps::splitting_step`](crate::SolverOps::splitting_step) on `moved`, `weight`, `shifted` and, where there is one, the
 /// drift.
 #[derive(Debug)]
 pub(super) struct Splitting(pub(super) SplittingStep);
@@ -28,13 +28,13 @@ impl<R: CubeRuntime> Kernel<R> for Splitting {
 
     fn launch(&self, mut inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
         let drift = inputs.split_off(3).pop().map(into_contiguous);
-        let [moved, weight, dual]: [CubeTensor<R>; 3] = inputs
+        let [moved, weight, shifted]: [CubeTensor<R>; 3] = inputs
             .try_into()
             .unwrap_or_else(|_| unreachable!("three or four inputs"));
         let columns = moved.meta.shape()[1];
         let matrices = Matrices {
             z: own(moved),
-            dual: own(dual),
+            shifted: own(shifted),
             weight: into_contiguous(weight),
             drift,
         };
@@ -47,7 +47,7 @@ impl<R: CubeRuntime> Kernel<R> for Splitting {
             Selection::InGroups { n, m } if m <= LARGEST_GROUP => matrices.cut_groups(self.0, n, m),
             Selection::InGroups { n, m } => matrices.cut_rows(self.0, m, n),
         }
-        vec![matrices.z, matrices.dual]
+        vec![matrices.z, matrices.shifted]
     }
 }
 
@@ -92,11 +92,11 @@ fn own<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
     }
 }
 
-/// What a splitting step works on, all of one shape: `z` comes as the moved point and goes as the right side, `dual` as one
-/// dual and goes as the next.
+/// What a splitting step works on, all of one shape: `z` comes as the moved point and goes as the right side, `shifted` as
+/// one weight with dual and goes as the next.
 struct Matrices<R: CubeRuntime> {
     z: CubeTensor<R>,
-    dual: CubeTensor<R>,
+    shifted: CubeTensor<R>,
     weight: CubeTensor<R>,
     drift: Option<CubeTensor<R>>,
 }
@@ -131,8 +131,7 @@ impl<R: CubeRuntime> Matrices<R> {
                     cubes(),
                     cube,
                     self.z.clone().into_array_arg(),
-                    self.weight.clone().into_array_arg(),
-                    self.dual.clone().into_array_arg(),
+                    self.shifted.clone().into_array_arg(),
                     counts.clone().into_array_arg(),
                     digit,
                     rank,
@@ -147,7 +146,7 @@ impl<R: CubeRuntime> Matrices<R> {
                 cubes(),
                 cube,
                 self.z.clone().into_array_arg(),
-                self.dual.clone().into_array_arg(),
+                self.shifted.clone().into_array_arg(),
                 self.weight.clone().into_array_arg(),
                 self.drift().into_array_arg(),
                 counts.into_array_arg(),
@@ -172,7 +171,7 @@ impl<R: CubeRuntime> Matrices<R> {
                 calculate_cube_count_elemwise(client, rows, CubeDim::new_1d(1)),
                 CubeDim::new_1d(UNITS),
                 self.z.clone().into_array_arg(),
-                self.dual.clone().into_array_arg(),
+                self.shifted.clone().into_array_arg(),
                 self.weight.clone().into_array_arg(),
                 self.drift().into_array_arg(),
                 rows as u32,
@@ -196,7 +195,7 @@ impl<R: CubeRuntime> Matrices<R> {
                 calculate_cube_count_elemwise(client, self.entries() / m, cube),
                 cube,
                 self.z.clone().into_array_arg(),
-                self.dual.clone().into_array_arg(),
+                self.shifted.clone().into_array_arg(),
                 self.weight.clone().into_array_arg(),
                 self.drift().into_array_arg(),
                 n as u32,

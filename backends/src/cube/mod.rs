@@ -46,11 +46,11 @@ where
     fn splitting_step(
         moved: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,
-        dual: Tensor<Self, 2>,
+        shifted: Tensor<Self, 2>,
         drift: Option<Tensor<Self, 2>>,
         step: SplittingStep,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        let mut inputs = vec![moved, weight, dual];
+        let mut inputs = vec![moved, weight, shifted];
         inputs.extend(drift);
         pair(queue::enqueue(Splitting(step), inputs))
     }

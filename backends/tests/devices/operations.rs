@@ -2,7 +2,9 @@
 
 use crate::present::{Matrix, assert_alike};
 use burn::tensor::Tensor;
-use fista_pruner_backends::{ConjugateState, DeviceJob, SolverOps, UpperHalf};
+use fista_pruner_backends::{
+    AcceleratedState, AcceleratedStep, ConjugateState, DeviceJob, SolverOps, UpperHalf,
+};
 
 /// Rows and columns that no tile, chunk or vector of any device divides, and one of each.
 const SHAPES: [(usize, usize); 4] = [(1, 1), (3, 130), (70, 33), (129, 257)];
@@ -33,13 +35,24 @@ macro_rules! job {
 #[test]
 fn proximal_steps_and_extrapolations() {
     job!(Steps(rows, columns, device) {
-        let point = Matrix::mixed(rows, columns, 1).on::<B>(device);
-        let gradient = Matrix::mixed(rows, columns, 2).on::<B>(device);
-        let step = B::prox_gradient_step(point.clone(), gradient.clone(), 0.7, 0.2);
-        let next = B::extrapolate(step.clone(), point, 0.3);
+        let matrix = |seed| Matrix::mixed(rows, columns, seed).on::<B>(device);
+        let step = AcceleratedStep { step: 0.7, threshold: 0.2, momentum: 0.3, restart: true };
+        let state = AcceleratedState { point: matrix(1), prox: matrix(2), difference: matrix(3) };
+        let (state, first) = B::accelerated_step(state, matrix(4), matrix(5), None, step);
+        let outputs = [state.point.clone(), state.prox.clone(), state.difference.clone()];
         // Views that are not contiguous.
-        let turned = B::prox_gradient_step(step.clone().transpose(), gradient.transpose(), 0.7, 0.2);
-        vec![step, next, turned]
+        let turned = AcceleratedState {
+            point: state.point.transpose(),
+            prox: state.prox.transpose(),
+            difference: state.difference.transpose(),
+        };
+        let (image, weight) = (matrix(6).transpose(), matrix(7).transpose());
+        let drift = matrix(8).transpose();
+        let (state, second) = B::accelerated_step(turned, image, weight, Some(drift), step);
+        let moves = vec![first.squared_move as f32, second.squared_move as f32];
+        let moves = Matrix::new(1, 2, moves).on::<B>(device);
+        let difference = B::difference(matrix(1), matrix(2));
+        outputs.into_iter().chain([state.point, state.prox, state.difference, moves, difference]).collect()
     });
 }
 
@@ -107,6 +120,12 @@ fn conjugate_steps() {
             energy: (direction.clone() * direction.clone()).sum_dim(1),
             direction,
         };
+        let begun = B::conjugate_start(
+            matrix(1).on::<B>(device),
+            matrix(7).on::<B>(device),
+            mask.clone(),
+            matrix(8).map(f32::abs).on::<B>(device).slice([0..1, 0..columns]),
+        );
         // A curvature that is positive but in the first row, which is done.
         let ramp = Matrix::new(rows, 1, (0..rows).map(|row| row as f32).collect()).on::<B>(device);
         let scale = Matrix::mixed(1, columns, 6).map(f32::abs).on::<B>(device);
@@ -114,6 +133,11 @@ fn conjugate_steps() {
             let image = state.direction.clone() * ramp.clone();
             state = B::conjugate_step(state, image, mask.clone(), scale.clone());
         }
-        vec![state.point, state.residual, state.direction, state.energy]
+        let gain = B::conjugate_gain(begun.point.clone(), begun.residual.clone(), &state);
+        let gain = Matrix::new(1, 1, vec![gain as f32]).on::<B>(device);
+        vec![
+            state.point, state.residual, state.direction, state.energy,
+            begun.residual, begun.direction, begun.energy, gain,
+        ]
     });
 }

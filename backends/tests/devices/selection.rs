@@ -9,7 +9,7 @@ use proptest::prelude::*;
 struct Step {
     moved: Matrix,
     weight: Matrix,
-    dual: Matrix,
+    shifted: Matrix,
     drift: Option<Matrix>,
     step: SplittingStep,
 }
@@ -20,14 +20,14 @@ impl DeviceJob for Step {
     fn run<B: SolverOps>(self, device: &B::Device) -> Vec<Matrix> {
         let on = |matrix: &Matrix| matrix.on::<B>(device);
         let drift = self.drift.as_ref().map(on);
-        let (right, dual) = B::splitting_step(
+        let (right, shifted) = B::splitting_step(
             on(&self.moved),
             on(&self.weight),
-            on(&self.dual),
+            on(&self.shifted),
             drift,
             self.step,
         );
-        vec![Matrix::of(right), Matrix::of(dual)]
+        vec![Matrix::of(right), Matrix::of(shifted)]
     }
 }
 
@@ -57,7 +57,7 @@ fn steps_of_every_selection() {
             let step = Step {
                 moved: Matrix::mixed(rows, columns, 1),
                 weight: Matrix::mixed(rows, columns, 2),
-                dual: Matrix::mixed(rows, columns, 3),
+                shifted: Matrix::mixed(rows, columns, 3),
                 drift,
                 step: step(selection),
             };
@@ -72,14 +72,14 @@ fn ties(rows: usize, columns: usize, sizes: u32, seed: u32) -> Matrix {
     Matrix::mixed(rows, columns, seed).map(|v| (v * sizes).trunc())
 }
 
-/// The selection alone on whole numbers, where nothing is rounded: right side and dual are those of Flex to the last bit.
+/// The selection alone on whole numbers, where nothing is rounded: right side and shifted weight are those of Flex to the last bit.
 fn assert_same_entries(z: Matrix, selection: Selection) {
     let (rows, columns) = (z.rows, z.columns);
     let nothing = Matrix::new(rows, columns, vec![0.0; rows * columns]);
     let step = Step {
         moved: z,
         weight: nothing.clone(),
-        dual: nothing,
+        shifted: nothing,
         drift: None,
         step: SplittingStep {
             selection,
