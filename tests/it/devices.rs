@@ -47,8 +47,9 @@ fn alike(workspace: &Workspace, summary: &Value, folders: [&str; 2]) -> f64 {
     same as f64 / all as f64
 }
 
-/// Devices differ in the last digits only, so that near ties are all that can fall otherwise: 98 of 100 entries have one
-/// fate, an operator's error is the same to 1 %, and the perplexities to 1 %, that of the dense model to 0.01 %.
+/// Devices differ in the last digits, and in an inverse that is exact to a thousandth where the host factorises it, so that near
+/// ties are all that can fall otherwise: 96 of 100 entries have one fate, an operator's error is the same to 1 %, and the
+/// perplexities to 1 %, that of the dense model to 0.01 %.
 #[test]
 fn a_pruned_demo_is_that_of_flex() {
     for device in devices() {
@@ -70,7 +71,7 @@ fn a_pruned_demo_is_that_of_flex() {
             }
             let alike = alike(&workspace, &found, ["flex", &device]);
             assert!(
-                alike >= 0.98,
+                alike >= 0.96,
                 "{arguments} on {device}: {alike} of the mask is that of flex"
             );
             let [expected, found] = [&expected, &found].map(|summary| &summary["evaluation"]);
