@@ -13,9 +13,9 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 use std::any::{Any, TypeId};
 
-/// Query rows at a time. A block computes the scores of all keys up to its last row, so that fewer rows waste less
-/// above the diagonal; more make larger products.
-const BLOCK_ROWS: usize = 64;
+/// Rows of queries whose scores each core holds at a time, where attention runs on the host's own memory. A block computes the
+/// scores of all keys up to its last row, so that fewer rows waste less above the diagonal; more make larger products.
+pub const HOST_QUERY_ROWS: usize = 64;
 
 /// Running sums and maxima side by side: two registers of AVX-512.
 const LANES: usize = 32;
@@ -192,8 +192,8 @@ pub(crate) fn causal_attention<B: Backend>(
     let sequences = (out.par_chunks_mut(whole).zip(q.par_chunks(whole)))
         .zip(k.par_chunks(whole_keys).zip(v.par_chunks(whole_keys)));
     sequences.for_each(|((out, q), (k, v))| {
-        (out.par_chunks_mut(BLOCK_ROWS * row).enumerate()).for_each(|(block, out)| {
-            let first = block * BLOCK_ROWS;
+        (out.par_chunks_mut(HOST_QUERY_ROWS * row).enumerate()).for_each(|(block, out)| {
+            let first = block * HOST_QUERY_ROWS;
             let count = out.len() / row;
             let last = first + count;
             let start = window.map_or(0, |window| (first + 1).saturating_sub(window));

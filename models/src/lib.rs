@@ -36,6 +36,7 @@ pub use decoder::{Decoder, LayerOperator};
 pub use embedding::Embedding;
 pub use error::ModelError;
 pub use head::Head;
+pub use host::HOST_QUERY_ROWS;
 pub use layer::{Layer, LayerState};
 pub use llama::LlamaLayer;
 pub use opt::OptLayer;

@@ -4,7 +4,7 @@ use super::{Room, StatePlace};
 use crate::checkpoint::Checkpoint;
 use crate::config::{LayerInput, Method, PruneConfig};
 use crate::statistics::sums_on_outputs;
-use fista_pruner_models::{Decoder, OperatorSpec};
+use fista_pruner_models::{Decoder, HOST_QUERY_ROWS, OperatorSpec};
 
 /// The program itself, its threads and its tokenizer.
 const PROCESS: u64 = 60_000_000;
@@ -154,10 +154,9 @@ impl Shapes<'_> {
     /// Attention's scores: a block of rows of one head on every core of a host; elsewhere blocks of whole sequences, bounded as
     /// in `fista_pruner_models`, and two temporaries of their size.
     fn scores(&self) -> u64 {
-        const ROWS_ON_HOST: u64 = 64;
         let window = self.room.window as u64;
         if self.room.device_is_host {
-            return rayon::current_num_threads() as u64 * ROWS_ON_HOST * window;
+            return rayon::current_num_threads() as u64 * HOST_QUERY_ROWS as u64 * window;
         }
         let heads = self.decoder.config().num_heads() as u64;
         let sequences = (self.config.batch_tokens / self.room.window.max(1)).max(1) as u64;
