@@ -22,8 +22,8 @@ const COUNTED: usize = 1 << 11;
 impl SolverOps for Flex {
     fn difference(a: Tensor<Self, 2>, b: Tensor<Self, 2>) -> Tensor<Self, 2> {
         assert_eq!(a.dims(), b.dims());
-        let b = contiguous(primitive(b));
-        let mut a = contiguous(primitive(a));
+        let b = contiguous(b);
+        let mut a = contiguous(a);
         (a.storage_mut::<f32>().par_chunks_mut(CHUNK))
             .zip(b.storage::<f32>().par_chunks(CHUNK))
             .for_each(|(a, b)| a.iter_mut().zip(b).for_each(|(a, b)| *a -= b));
@@ -39,11 +39,11 @@ impl SolverOps for Flex {
     ) -> (AcceleratedState<Self>, Progress) {
         // Its memory is not needed.
         drop(state.difference);
-        let mut point = contiguous(primitive(state.point));
-        let mut prox = contiguous(primitive(state.prox));
-        let mut difference = contiguous(primitive(image));
-        let weight = contiguous(primitive(weight));
-        let drift = drift.map(|drift| contiguous(primitive(drift)));
+        let mut point = contiguous(state.point);
+        let mut prox = contiguous(state.prox);
+        let mut difference = contiguous(image);
+        let weight = contiguous(weight);
+        let drift = drift.map(contiguous);
         let w = weight.storage::<f32>();
         let p = drift.as_ref().map(|drift| drift.storage::<f32>());
         let (y, x) = (point.storage_mut::<f32>(), prox.storage_mut::<f32>());
@@ -65,23 +65,16 @@ impl SolverOps for Flex {
             .collect();
         let (squared_move, uphill) = (sums.iter()).fold((0.0, 0.0), |(a, b), [more, up]| (a + more, b + up));
         let restarted = step.restart && uphill > 0.0;
-        if restarted {
-            let (y, q) = (point.storage_mut::<f32>(), difference.storage_mut::<f32>());
-            (y.par_chunks_mut(CHUNK))
-                .zip(prox.storage::<f32>().par_chunks(CHUNK))
-                .zip(q.par_chunks_mut(CHUNK))
-                .zip(w.par_chunks(CHUNK))
-                .for_each(|(((y, x), q), w)| {
-                    y.copy_from_slice(x);
-                    for ((q, x), w) in q.iter_mut().zip(x).zip(w) {
-                        *q = x - w;
-                    }
-                });
-        }
+        let (prox, weight) = (tensor(prox), tensor(weight));
+        let (point, difference) = if restarted {
+            (prox.clone(), Self::difference(prox.clone(), weight))
+        } else {
+            (tensor(point), tensor(difference))
+        };
         let state = AcceleratedState {
-            point: tensor(point),
-            prox: tensor(prox),
-            difference: tensor(difference),
+            point,
+            prox,
+            difference,
         };
         let progress = Progress {
             squared_move,
@@ -98,10 +91,10 @@ impl SolverOps for Flex {
         step: SplittingStep,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
         let weight_columns = weight.dims()[1].max(1);
-        let weight = contiguous(primitive(weight));
-        let drift = drift.map(|drift| contiguous(primitive(drift)));
-        let mut z = contiguous(primitive(moved));
-        let mut shifted = contiguous(primitive(shifted));
+        let weight = contiguous(weight);
+        let drift = drift.map(contiguous);
+        let mut z = contiguous(moved);
+        let mut shifted = contiguous(shifted);
         let w = weight.storage::<f32>();
         let p = drift.as_ref().map(|drift| drift.storage::<f32>());
         let (z_values, u_values) = (z.storage_mut::<f32>(), shifted.storage_mut::<f32>());
@@ -176,8 +169,8 @@ impl SolverOps for Flex {
     ) -> ConjugateState<Self> {
         let [rows, columns] = gradient.dims();
         let columns = columns.max(1);
-        let mut residual = contiguous(primitive(gradient));
-        let (mask, preconditioner) = (contiguous(primitive(mask)), contiguous(primitive(preconditioner)));
+        let mut residual = contiguous(gradient);
+        let (mask, preconditioner) = (contiguous(mask), contiguous(preconditioner));
         let scale = preconditioner.storage::<f32>();
         let mut direction = vec![0.0; rows * columns];
         let mut energy = vec![0.0; rows];
@@ -206,9 +199,8 @@ impl SolverOps for Flex {
         residual: Tensor<Self, 2>,
         state: &ConjugateState<Self>,
     ) -> f64 {
-        let both = |tensors: [Tensor<Self, 2>; 2]| tensors.map(|tensor| contiguous(primitive(tensor)));
-        let points = both([point, state.point.clone()]);
-        let residuals = both([residual, state.residual.clone()]);
+        let points = [point, state.point.clone()].map(contiguous);
+        let residuals = [residual, state.residual.clone()].map(contiguous);
         let [[before, after], [first, last]] =
             [&points, &residuals].map(|pair| [pair[0].storage::<f32>(), pair[1].storage::<f32>()]);
         let sums: Vec<f64> = (before.par_chunks(CHUNK).zip(after.par_chunks(CHUNK)))
@@ -232,10 +224,9 @@ impl SolverOps for Flex {
         preconditioner: Tensor<Self, 2>,
     ) -> ConjugateState<Self> {
         let columns = image.dims()[1].max(1);
-        let owned = |tensor| contiguous(primitive(tensor));
-        let (mut point, mut residual) = (owned(state.point), owned(state.residual));
-        let (mut direction, mut energy) = (owned(state.direction), owned(state.energy));
-        let (image, mask, preconditioner) = (owned(image), owned(mask), owned(preconditioner));
+        let (mut point, mut residual) = (contiguous(state.point), contiguous(state.residual));
+        let (mut direction, mut energy) = (contiguous(state.direction), contiguous(state.energy));
+        let (image, mask, preconditioner) = (contiguous(image), contiguous(mask), contiguous(preconditioner));
         let scale = preconditioner.storage::<f32>();
         let rows = (point.storage_mut::<f32>().par_chunks_mut(columns))
             .zip(residual.storage_mut::<f32>().par_chunks_mut(columns))
@@ -278,8 +269,7 @@ impl SolverOps for Flex {
         term: Tensor<Self, 2>,
     ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
         assert_eq!(sum.dims(), term.dims());
-        let owned = |tensor| contiguous(primitive(tensor));
-        let (mut sum, mut compensation, term) = (owned(sum), owned(compensation), owned(term));
+        let (mut sum, mut compensation, term) = (contiguous(sum), contiguous(compensation), contiguous(term));
         (sum.storage_mut::<f32>().par_chunks_mut(CHUNK))
             .zip(compensation.storage_mut::<f32>().par_chunks_mut(CHUNK))
             .zip(term.storage::<f32>().par_chunks(CHUNK))
@@ -307,18 +297,14 @@ impl SolverOps for Flex {
     }
 }
 
-pub(crate) fn primitive(tensor: Tensor<Flex, 2>) -> FlexTensor {
-    let tensor = tensor.into_primitive().tensor();
-    assert!(tensor.dtype() == DType::F32, "the solver computes in f32");
-    tensor
-}
-
 pub(crate) fn tensor(primitive: FlexTensor) -> Tensor<Flex, 2> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
-/// The tensor with its elements in one run from the start of its buffer.
-pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
+/// The tensor's own memory, with its elements in one run from the start.
+pub(crate) fn contiguous(tensor: Tensor<Flex, 2>) -> FlexTensor {
+    let tensor = tensor.into_primitive().tensor();
+    assert!(tensor.dtype() == DType::F32, "the solver computes in f32");
     if tensor.is_contiguous()
         && tensor.as_slice::<f32>().map(<[f32]>::len) == Some(tensor.storage::<f32>().len())
     {
@@ -331,7 +317,7 @@ pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
 /// Sums `f` over matching elements in f64. The order depends on [`CHUNK`] only, never on the number of threads.
 fn reduce(a: Tensor<Flex, 2>, b: Tensor<Flex, 2>, f: impl Fn(f32, f32) -> f64 + Sync) -> f64 {
     assert_eq!(a.dims(), b.dims());
-    let (a, b) = (contiguous(primitive(a)), contiguous(primitive(b)));
+    let (a, b) = (contiguous(a), contiguous(b));
     let sums: Vec<f64> = a
         .storage::<f32>()
         .par_chunks(CHUNK)

@@ -1,7 +1,7 @@
 //! Running sums of Gram matrices on Flex: products that stop at the diagonal, and one pass over memory for a sum.
 #![cfg(feature = "flex")]
 
-use crate::flex::{contiguous, primitive, tensor};
+use crate::flex::{contiguous, tensor};
 use crate::gram::GramSum;
 use burn::backend::Flex;
 use burn::tensor::{Tensor, TensorData};
@@ -41,7 +41,7 @@ pub(crate) fn update(mut sum: GramSum<Flex>, x: Tensor<Flex, 2>) -> GramSum<Flex
     if tokens == 0 {
         return sum;
     }
-    let x = contiguous(primitive(x));
+    let x = contiguous(x);
     let values = x.storage::<f32>();
     let padded: Vec<Vec<f32>>;
     let blocks: Vec<MatRef<'_, f32>> = if columns.is_multiple_of(CONFLICTING) {
@@ -58,8 +58,8 @@ pub(crate) fn update(mut sum: GramSum<Flex>, x: Tensor<Flex, 2>) -> GramSum<Flex
     };
     let mut sums: Vec<(Range<usize>, FlexTensor, FlexTensor)> = (sum.strips.iter_mut())
         .map(|strip| {
-            let sum = contiguous(primitive(take(&mut strip.sum)));
-            let compensation = contiguous(primitive(take(&mut strip.compensation)));
+            let sum = contiguous(take(&mut strip.sum));
+            let compensation = contiguous(take(&mut strip.compensation));
             (strip.rows.clone(), sum, compensation)
         })
         .collect();
@@ -201,7 +201,7 @@ pub(crate) fn compensated_add(sum: &mut [f32], compensation: &mut [f32], term: &
 pub(crate) fn matrix(sum: GramSum<Flex>) -> Tensor<Flex, 2> {
     let columns = sum.columns;
     let strips: Vec<_> = (sum.strips.into_iter())
-        .map(|strip| (strip.rows, contiguous(primitive(strip.sum))))
+        .map(|strip| (strip.rows, contiguous(strip.sum)))
         .collect();
     let strips: Vec<(Range<usize>, &[f32])> = (strips.iter())
         .map(|(rows, strip)| (rows.clone(), strip.storage::<f32>()))

@@ -118,7 +118,7 @@ pub struct UpperHalf<B: Backend> {
 }
 
 impl<B: SolverOps> UpperHalf<B> {
-    /// `A B` of matrices `[n, n]` whose product is symmetric, by [`SolverOps::matmul_f32`].
+    /// `A B` of `A [n, k]` and `B [k, n]` whose product is symmetric, by [`SolverOps::matmul_f32`].
     pub fn product(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Self {
         let columns = a.dims()[0];
         let strips = strip_rows(columns).map(|rows| {

@@ -1,7 +1,7 @@
 //! `(G + ρI)⁻¹` for a ρ that grows: by factorisation on the host where that is the cheaper way, by matrix products on the
 //! device where moving the matrix is not.
 
-use super::download;
+use super::{CHUNK, download};
 use crate::error::{Error, Result};
 use burn::tensor::{Tensor, TensorData};
 use faer::dyn_stack::{MemBuffer, MemStack};
@@ -168,10 +168,9 @@ fn inverse_by_blocks<B: SolverOps>(matrix: Tensor<B, 2>, block: usize) -> Result
     if n <= block {
         let mut work = Work::<f32>::new(n);
         work.matrix = download(matrix)?;
-        let inverse = work
-            .invert()
-            .filter(|values| values.iter().all(|v| v.is_finite()));
-        return Ok(inverse.map(|values| Tensor::from_data(TensorData::new(values, [n, n]), &device)));
+        return Ok(work
+            .invert_finite()
+            .map(|values| Tensor::from_data(TensorData::new(values, [n, n]), &device)));
     }
     let half = n.div_ceil(2);
     let part = |rows: Range<usize>, columns: Range<usize>| matrix.clone().slice([rows, columns]);
@@ -216,9 +215,7 @@ impl HostInverse {
         for value in self.work.matrix.iter_mut().step_by(n + 1) {
             *value = (f64::from(*value) + rho) as f32;
         }
-        if let Some(inverse) = self.work.invert()
-            && inverse.par_iter().with_min_len(1 << 14).all(|v| v.is_finite())
-        {
+        if let Some(inverse) = self.work.invert_finite() {
             return Ok(inverse);
         }
         let mut work = Work::<f64>::new(n);
@@ -278,6 +275,14 @@ impl<T: faer::traits::RealField + Copy + Default> Work<T> {
         let mut full = vec![T::default(); n * n];
         mirror(&self.triangle, &mut full, n);
         Some(full)
+    }
+}
+
+impl Work<f32> {
+    /// As [`Work::invert`]; nothing either where f32 overflows on the way.
+    fn invert_finite(&mut self) -> Option<Vec<f32>> {
+        let finite = |values: &Vec<f32>| values.par_iter().with_min_len(CHUNK).all(|v| v.is_finite());
+        self.invert().filter(finite)
     }
 }
 

@@ -1,8 +1,8 @@
 //! [`SolverOps`] on every GPU that CubeCL compiles for: CUDA, ROCm, and what wgpu finds.
 //!
-//! burn records element-wise operations and runs each chain of them as one kernel: the default bodies of a proximal step and
-//! of the extrapolation after it are a single pass over memory, or part of the product before them. `BURN_FUSION_LOG=full`
-//! shows that (`fused ElementWise (7 ops)`, `fused Matmul (6 ops)`) for `tests/devices/operations.rs`.
+//! burn records element-wise operations and runs each chain of them as one kernel, or as part of the product before them, up to
+//! a sum that is read back: so the default body of a FISTA iteration takes a few passes over memory. `BURN_FUSION_LOG=full`
+//! shows them (`fused ElementWise (7 ops)`, `fused Matmul (6 ops)`) for `tests/devices/operations.rs`.
 //!
 //! burn's product of f32 matrices takes TF32 factors where tensor cores do; [`SolverOps::matmul_f32`] takes a kernel there that
 //! does not.
