@@ -7,12 +7,11 @@ use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::gelu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor, TensorData};
-use fista_pruner::config::{Method, SolverConfig};
+use fista_pruner::config::{Method, Pattern, SolverConfig};
 use fista_pruner::error::Result;
 use fista_pruner::module::{ApplyLinear, Correction, Direct, ModuleConfig, ModuleReport, Paths, prune};
-use fista_pruner::pattern::Pattern;
+use fista_pruner::prune::Accumulator;
 use fista_pruner::solver::solve;
-use fista_pruner::statistics::Accumulator;
 use fista_pruner_backends::{DeviceJob, SolverOps, dispatch, open_default};
 
 /// Two hidden layers. Only `forward_by` differs from what any burn program has: it says how `Linear` layers are applied.

@@ -3,18 +3,15 @@
 //! `cargo run --release --example prune_checkpoint [MODEL_DIR TEXT_FILE]`; without arguments the built-in demo model and
 //! text.
 
-use fista_pruner::calibration::{TextOptions, draw_windows, evaluation_windows, read_documents};
-use fista_pruner::checkpoint::CheckpointWriter;
-use fista_pruner::config::{Propagation, PruneConfig, SolverConfig};
+use fista_pruner::checkpoint::{CheckpointWriter, Model};
+use fista_pruner::config::{Pattern, Propagation, PruneConfig, SolverConfig};
 use fista_pruner::demo;
 use fista_pruner::error::{Error, Result};
 use fista_pruner::eval::perplexity;
-use fista_pruner::model::Model;
-use fista_pruner::pattern::Pattern;
 use fista_pruner::progress::silent;
 use fista_pruner::prune::{Job, WeightSink, prune};
 use fista_pruner::report::overall_sparsity;
-use fista_pruner::tokenizer::Tokenizer;
+use fista_pruner::text::{TextOptions, Tokenizer, draw_windows, evaluation_windows, read_documents};
 use fista_pruner_backends::{DeviceJob, SolverOps, dispatch, open_default};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

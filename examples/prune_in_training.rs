@@ -19,11 +19,11 @@ use burn::train::renderer::{
     MetricsRendererTraining, ProgressType, TrainingProgress,
 };
 use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraining, TrainOutput, TrainStep};
+use fista_pruner::config::Pattern;
 use fista_pruner::error::{Error, Result};
 use fista_pruner::module::{
     ApplyLinear, Direct, Gradual, MaskedOptimizer, ModuleConfig, Paths, SparsityMask, prune_in_training,
 };
-use fista_pruner::pattern::Pattern;
 use std::path::Path;
 use std::sync::Arc;
 

@@ -10,12 +10,10 @@ use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
-use fista_pruner::checkpoint::CheckpointWriter;
-use fista_pruner::config::{Propagation, PruneConfig, SolverConfig};
+use fista_pruner::checkpoint::{CheckpointWriter, Model};
+use fista_pruner::config::{Pattern, Propagation, PruneConfig, SolverConfig};
 use fista_pruner::error::{Error, Result};
 use fista_pruner::eval::perplexity;
-use fista_pruner::model::Model;
-use fista_pruner::pattern::Pattern;
 use fista_pruner::progress::silent;
 use fista_pruner::prune::{self, WeightSink, prune};
 use fista_pruner::recover::{self, BlockConfig, Recovery, SppConfig, recover};
@@ -201,7 +199,7 @@ fn save(model: &Llama<Device>, folder: &Path) -> Result<()> {
     }
     add("model.norm.weight".into(), norm(&model.norm));
     add("lm_head.weight".into(), linear(&model.lm_head));
-    let internal = |what: String| Error::Internal { what };
+    let internal = |what: String| Error::internal(what);
     let views = tensors.iter().map(|(name, shape, bytes)| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
         view.map(|view| (name, view)).map_err(|e| internal(e.to_string()))

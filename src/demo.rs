@@ -2,8 +2,8 @@
 //! `demo/`, compiled in. Out: a model folder on disk, documents to calibrate with, and a text to evaluate, for
 //! `prune` and `eval` when they are given none.
 
-use crate::calibration::{Documents, EvaluationText, TextLayout};
 use crate::error::{Error, Result};
+use crate::text::{Documents, EvaluationText, TextLayout};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -57,7 +57,7 @@ fn unpack(parent: &Path) -> Result<PathBuf> {
         return Ok(folder);
     }
     // Short enough to be waited for by an interruption, which would leave the temporary folder.
-    let _hold = crate::cleanup::hold();
+    let _hold = crate::system::cleanup::hold();
     let partial = tempfile::Builder::new()
         .prefix("fista-pruner-opt-mini.partial-")
         .tempdir_in(parent)
@@ -116,9 +116,8 @@ fn is_intact(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calibration::{draw_windows, evaluation_windows};
     use crate::checkpoint::Checkpoint;
-    use crate::tokenizer::Tokenizer;
+    use crate::text::{Tokenizer, draw_windows, evaluation_windows};
 
     /// SHA-256 of the sample of TinyStories that reference results were computed on, and the first of its token ids.
     const WHOLE_SHA256: &str = "51449c33b579f8b12e776dcbfa58ef47bab69f6ab7f44e972b7d98c4cfcac7fd";

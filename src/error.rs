@@ -1,256 +1,206 @@
-//! Everything that can go wrong, one variant per way to be wrong. `Display` states the fact; [`Error::hint`] advises.
+//! The crate's error, made of those of its rooms. `Display` states the fact; [`Error::hint`] advises.
+//!
+//! Texts name a setting as `‹seq-len›`. Who embeds the library reads `` `seq_len` `` instead; the command line asks for its own
+//! flag with [`for_command_line`].
 
-use crate::pattern::Pattern;
-use fista_pruner_backends::DeviceError;
-use fista_pruner_models::ModelError;
-use std::path::{Path, PathBuf};
+pub use crate::artifact::ArtifactError;
+pub use crate::checkpoint::CheckpointError;
+pub use crate::config::{ConfigError, PatternError};
+pub use crate::eval::tasks::TaskError;
+pub use crate::hub::HubError;
+pub use crate::module::ModuleError;
+pub use crate::prune::PruneError;
+pub use crate::report::ReportError;
+pub use crate::solver::SolverError;
+pub use crate::system::IoError;
+pub use crate::text::{DataError, TokenizerError};
+pub use fista_pruner_backends::DeviceError;
+pub use fista_pruner_models::ModelError;
+
+use std::fmt;
+use std::path::Path;
 
 /// The result of anything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a job could not be done.
+/// A fault of this program.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A file or folder could not be read, written, created or renamed.
-    #[error("cannot {action} `{}`: {source}", path.display())]
-    Io {
-        /// What was tried: "read", "write", "create", …
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-
-    /// A sparsity that is no pattern.
-    #[error("`{text}` is not a sparsity: {reason}")]
-    Pattern {
-        /// What was given.
-        text: String,
-        /// Why it cannot be.
-        reason: String,
-    },
-
-    /// An n:m pattern on an operator whose inputs are no multiple of m.
-    #[error("`{operator}` has {inputs} inputs, which {pattern} does not divide")]
-    PatternDoesNotFit {
-        /// The pattern asked for.
-        pattern: Pattern,
-        /// The operator's full name.
-        operator: String,
-        /// Its number of inputs.
-        inputs: usize,
-    },
-
-    /// A finished matrix without its pattern: a fault of this program.
-    #[error("`{operator}` does not have the pattern {pattern}: {reason}")]
-    PatternBroken {
-        /// The pattern asked for.
-        pattern: Pattern,
-        /// The operator's full name.
-        operator: String,
-        /// Where it is broken.
-        reason: String,
-    },
-
-    /// A setting outside its range, or two that exclude each other.
-    #[error("{setting}: {reason}")]
-    Setting {
-        /// The setting's name as the user spells it.
-        setting: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-
-    /// A value that is not finite, in weights, activations or statistics.
-    #[error("{what} of `{operator}` holds a value that is not finite")]
-    NotFinite {
-        /// "the weight", "the input activation", …
-        what: &'static str,
-        /// The operator or tensor.
-        operator: String,
-    },
-
-    /// A matrix that no damping made positive definite.
-    #[error(
-        "the Gram matrix of `{operator}` cannot be factorised, even with damping {damping:e} of its mean diagonal"
-    )]
-    Factorisation {
-        /// The operator.
-        operator: String,
-        /// The largest damping tried, relative to the mean diagonal.
-        damping: f64,
-    },
-
-    /// The device failed in the middle of the work.
-    #[error("the device failed: {reason}")]
-    DeviceFailed {
-        /// What it said.
-        reason: String,
-    },
-
-    /// A tensor larger than the device can hold in one piece.
-    #[error("{what} takes {bytes} bytes, and the device holds at most {limit} in one tensor")]
-    TooLargeForDevice {
-        /// "the weight `…`", "the Gram matrix of `…`", …
-        what: String,
-        /// What it takes.
-        bytes: u64,
-        /// The device's limit.
-        limit: u64,
-        /// What makes it smaller, or leaves it out.
-        remedy: Option<&'static str>,
-    },
-
-    /// A file of saved statistics that cannot be used.
-    #[error("the statistics `{}` cannot be used: {reason}", path.display())]
-    Statistics {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-
-    /// A mask that cannot be used or written.
-    #[error("the mask `{}` cannot be used: {reason}", path.display())]
-    Mask {
-        /// The mask's file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-
-    /// A checkpoint that is not what it should be; what is wrong has been listed.
-    #[error("`{}` has {problems} problem(s)", path.display())]
-    Unverified {
-        /// The checkpoint.
-        path: PathBuf,
-        /// How many there are.
-        problems: usize,
-    },
-
-    /// A file that is no report of a pruning run, or one of another version.
-    #[error("`{}` cannot be used as a report: {reason}", path.display())]
-    Report {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-
-    /// An unfinished run that cannot be continued.
-    #[error("the unfinished run in `{}` cannot be continued: {reason}", folder.display())]
-    Resume {
-        /// The folder that it left.
-        folder: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-
-    /// Parts of a run over several machines that do not make a whole.
-    #[error("the parts in `{}` cannot be merged: {reason}", folder.display())]
-    Parts {
-        /// The folder that holds them.
-        folder: PathBuf,
-        /// Which part is wrong, and how.
-        reason: String,
-    },
-
-    /// A fault of this program.
-    #[error("{what}")]
-    Internal {
-        /// What should not have happened.
-        what: String,
-    },
-
-    /// A checkpoint folder that cannot be read or written.
-    #[error(transparent)]
-    Checkpoint(#[from] crate::checkpoint::CheckpointError),
-
-    /// Data files that cannot be used.
-    #[error(transparent)]
-    Data(#[from] crate::calibration::DataError),
-
-    /// A file of a hub's repository that cannot be had.
-    #[error(transparent)]
-    Hub(#[from] Box<crate::hub::HubError>),
-    /// A task that cannot be evaluated.
-    #[error(transparent)]
-    Task(#[from] crate::eval::tasks::TaskError),
-
-    /// A tokenizer that cannot be read or does not fit.
-    #[error(transparent)]
-    Tokenizer(#[from] crate::tokenizer::TokenizerError),
-
-    /// The decoder could not be built.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-
-    /// The device could not be opened or failed.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-
-    /// A caller's module, or a mask for it, that cannot be used.
-    #[error(transparent)]
-    Module(#[from] crate::module::ModuleError),
+#[error("{what}")]
+pub struct InternalError {
+    /// What should not have happened.
+    pub what: String,
 }
 
-impl From<crate::hub::HubError> for Error {
-    fn from(error: crate::hub::HubError) -> Self {
+/// The crate's error: one variant a room, which the room's error turns into.
+macro_rules! rooms {
+    ($($(#[$doc:meta])* $variant:ident($error:ty),)*) => {
+        /// Why a job could not be done.
+        #[derive(Debug)]
+        #[non_exhaustive]
+        pub enum Error { $($(#[$doc])* $variant($error),)* }
+
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        })*
+
+        impl Error {
+            /// The room's own error.
+            fn inner(&self) -> &(dyn std::error::Error + 'static) {
+                match self { $(Self::$variant(error) => error,)* }
+            }
+        }
+    };
+}
+
+rooms! {
+    /// A file or folder could not be read, written, created or renamed.
+    Io(IoError),
+    /// A setting cannot be used.
+    Config(ConfigError),
+    /// A sparsity that is none, does not fit, or was not reached.
+    Pattern(PatternError),
+    /// A checkpoint folder cannot be read or written.
+    Checkpoint(CheckpointError),
+    /// The decoder could not be built.
+    Model(ModelError),
+    /// Data files cannot be used.
+    Data(DataError),
+    /// A tokenizer cannot be read or does not fit.
+    Tokenizer(TokenizerError),
+    /// A file of a hub's repository cannot be had.
+    Hub(Box<HubError>),
+    /// The device could not be opened or failed.
+    Device(DeviceError),
+    /// Numbers cannot be computed with.
+    Solver(SolverError),
+    /// A run cannot begin, go on or be put together.
+    Prune(PruneError),
+    /// A task cannot be evaluated.
+    Task(TaskError),
+    /// A finished checkpoint or its mask cannot be used.
+    Artifact(ArtifactError),
+    /// A file is no report.
+    Report(ReportError),
+    /// A caller's module, or a mask for it, cannot be used.
+    Module(ModuleError),
+    /// A fault of this program.
+    Internal(InternalError),
+}
+
+impl From<HubError> for Error {
+    fn from(error: HubError) -> Self {
         Self::Hub(Box::new(error))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&for_program(&self.inner().to_string()))
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.inner().source()
     }
 }
 
 impl Error {
     /// Wraps a system error with what was tried on which path.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.as_ref().to_path_buf();
-        move |source| Self::Io { action, path, source }
+        let wrap = IoError::on(action, path);
+        move |source| Self::Io(wrap(source))
     }
 
-    /// What the user can do about it, where there is something.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::PatternDoesNotFit { .. } => {
-                Some("leave the operator out with --ignore, or choose an m that divides its inputs".into())
-            }
-            Self::PatternBroken { .. } => {
-                Some("this is a fault of fista-pruner, please report it; nothing was written".into())
-            }
-            Self::NotFinite {
-                what: "the weight", ..
-            } => Some("the checkpoint is damaged or was saved in the middle of a diverged training".into()),
-            Self::NotFinite { .. } => {
-                Some("the model's activations overflow; check the checkpoint with `eval`".into())
-            }
+    /// A fault of this program, or of the part of one that a caller has written.
+    pub fn internal(what: impl Into<String>) -> Self {
+        Self::Internal(InternalError { what: what.into() })
+    }
 
+    /// What can be done about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        self.advice().map(|advice| for_program(&advice))
+    }
+
+    /// The fact and the advice, with settings as the command line spells them.
+    pub(crate) fn for_command_line(&self) -> (String, Option<String>) {
+        let fact = for_command_line(&self.inner().to_string());
+        (fact, self.advice().map(|advice| for_command_line(&advice)))
+    }
+
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Io(error) => error.hint(),
+            Self::Config(error) => error.hint(),
+            Self::Pattern(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
-            Self::Data(error) => error.hint(),
-            Self::Hub(error) => error.hint(),
-            Self::Task(error) => error.hint(),
-            Self::Tokenizer(error) => error.hint(),
             // A tensor that the decoder asked this crate for: the advice is that of the error inside.
-            Self::Model(ModelError::Source(source)) => source.downcast_ref::<Self>()?.hint(),
-            Self::Module(error) => error.hint(),
+            Self::Model(ModelError::Source(source)) => source.downcast_ref::<Self>()?.advice(),
+            Self::Model(_) | Self::Internal(_) => None,
+            Self::Data(error) => error.hint(),
+            Self::Tokenizer(error) => error.hint(),
+            Self::Hub(error) => error.hint(),
             Self::Device(error) => error.hint(),
-            Self::TooLargeForDevice { remedy, .. } => Some(match remedy {
-                Some(remedy) => format!("{remedy}, or use a device without that limit: --device flex"),
-                None => "use a device without that limit: --device flex".to_owned(),
-            }),
-            Self::Report { .. } => Some(
-                "give the folder of a pruned model, or the pruning_report.json in it, made by this version of `prune`"
-                    .into(),
-            ),
-            Self::Resume { .. } => Some(
-                "repeat the command as it was, or remove that folder to begin again".into(),
-            ),
-            Self::Parts { .. } => Some(
-                "run the shard that is named again, with the same settings as the others".into(),
-            ),
-            Self::Factorisation { .. } => Some("give more calibration text: --samples, --seq-len".into()),
-            _ => None,
+            Self::Solver(error) => error.hint(),
+            Self::Prune(error) => error.hint(),
+            Self::Task(error) => error.hint(),
+            Self::Artifact(error) => error.hint(),
+            Self::Report(error) => error.hint(),
+            Self::Module(error) => error.hint(),
         }
+    }
+}
+
+/// Settings as a program names them: `` `seq_len` ``, and `` `draw = documents` `` for one with its value.
+fn for_program(text: &str) -> String {
+    spelled(text, |name| {
+        let name = name.replace('-', "_");
+        match name.split_once(' ') {
+            Some((name, value)) => format!("`{name} = {value}`"),
+            None => format!("`{name}`"),
+        }
+    })
+}
+
+/// Settings as flags: `--seq-len`.
+fn for_command_line(text: &str) -> String {
+    spelled(text, |name| format!("--{name}"))
+}
+
+/// Puts what `spell` makes of it in the place of every `‹name›`.
+fn spelled(text: &str, spell: impl Fn(&str) -> String) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, (name, after))) = rest
+        .split_once('‹')
+        .and_then(|(before, named)| Some((before, named.split_once('›')?)))
+    {
+        out += before;
+        out += &spell(name);
+        rest = after;
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_fits_who_reads_it() {
+        let error = Error::from(ConfigError::Setting {
+            setting: "‹seq-len›",
+            reason: "longer than ‹draw documents› gives".into(),
+        });
+        assert_eq!(
+            error.to_string(),
+            "`seq_len`: longer than `draw = documents` gives"
+        );
+        let (fact, advice) = error.for_command_line();
+        assert_eq!(fact, "--seq-len: longer than --draw documents gives");
+        assert_eq!(advice, None);
+        assert_eq!(for_command_line("a ‹ without an end"), "a ‹ without an end");
     }
 }

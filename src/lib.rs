@@ -8,49 +8,27 @@
 //!
 //! [`prune::prune`] is the loop; [`cli`] is the program around it.
 
-mod cleanup;
 pub mod config;
 pub mod error;
-pub mod pattern;
-mod select;
+pub mod progress;
+mod system;
 
 pub mod hub;
 
 pub mod checkpoint;
-pub mod model;
-
-pub mod calibration;
-pub mod chat_template;
-pub mod tokenizer;
-
-pub mod saved;
-pub mod statistics;
+pub mod text;
 
 pub mod solver;
 
-pub mod allocation;
-mod atomic_file;
-pub mod compare;
-mod journal;
-mod limits;
-pub mod plan;
-pub mod progress;
 pub mod prune;
-pub mod report;
-pub mod ridge;
-pub mod shard;
+pub mod recover;
 
 pub mod eval;
-pub mod generate;
-pub mod inspect;
-mod memory;
+pub mod report;
 
-pub mod mask;
-pub mod pack;
-pub mod verify;
+pub mod artifact;
 
 pub mod module;
-pub mod recover;
 
 pub mod cli;
 pub mod demo;

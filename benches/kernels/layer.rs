@@ -3,9 +3,8 @@
 use crate::matrices::{Preset, drift, gram, product, solve};
 use crate::measure::Work;
 use crate::setting::setting;
-use fista_pruner::config::{Propagation, PruneConfig};
-use fista_pruner::model::Model;
-use fista_pruner::pattern::Pattern;
+use fista_pruner::checkpoint::Model;
+use fista_pruner::config::{Pattern, Propagation, PruneConfig};
 use fista_pruner::progress::silent;
 use fista_pruner::prune::{Job, Nowhere, prune};
 use fista_pruner_backends::SolverOps;

@@ -3,10 +3,9 @@
 use crate::measure::{Work, random};
 use crate::setting::{Shape, setting};
 use burn::tensor::Tensor;
-use fista_pruner::config::SolverConfig;
-use fista_pruner::pattern::Pattern;
+use fista_pruner::config::{Pattern, SolverConfig};
+use fista_pruner::prune::Accumulator;
 use fista_pruner::solver::{self, LayerProblem, Solution, fista, polish};
-use fista_pruner::statistics::Accumulator;
 use fista_pruner_backends::{GramSum, Selection, SolverOps, SplittingStep};
 
 const PATTERN: Pattern = Pattern::NOfM { n: 2, m: 4 };

@@ -72,14 +72,12 @@ impl<'a> FileBuilder<'a> {
                 None => Vec::new(),
             };
             if bytes.len() as u64 != entry.bytes {
-                return Err(Error::Internal {
-                    what: format!(
-                        "`{}` has {} bytes, {} were announced",
-                        entry.name,
-                        bytes.len(),
-                        entry.bytes
-                    ),
-                });
+                return Err(Error::internal(format!(
+                    "`{}` has {} bytes, {} were announced",
+                    entry.name,
+                    bytes.len(),
+                    entry.bytes
+                )));
             }
             sink(&bytes)?;
             written += entry.bytes;

@@ -333,9 +333,9 @@ impl CheckpointError {
                 "nothing was executed; take the model's safetensors version, or save only \
                  `model.state_dict()` with torch"
             }
-            Self::OutputExists { .. } => "choose another --output, or pass --overwrite to replace it",
-            Self::OutputIsNoCheckpoint { .. } => "choose another --output, or remove it yourself",
-            Self::OutputOverlaps { .. } => "choose an --output outside the model's folder",
+            Self::OutputExists { .. } => "choose another ‹output›, or pass ‹overwrite› to replace it",
+            Self::OutputIsNoCheckpoint { .. } => "choose another ‹output›, or remove it yourself",
+            Self::OutputOverlaps { .. } => "choose an ‹output› outside the model's folder",
             Self::DoesNotFit { .. }
             | Self::NotWritable { .. }
             | Self::Length { .. }

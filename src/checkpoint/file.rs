@@ -114,6 +114,7 @@ fn read_exact_at(file: &File, mut buffer: &mut [u8], mut start: u64) -> std::io:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::IoError;
 
     #[test]
     fn reads_ranges_and_reports_short_files() {
@@ -130,7 +131,10 @@ mod tests {
             }))
         ));
         assert!(file.read(u64::MAX, 4).is_err());
-        assert!(matches!(WeightFile::open(dir.path(), "b"), Err(Error::Io { .. })));
+        assert!(matches!(
+            WeightFile::open(dir.path(), "b"),
+            Err(Error::Io(IoError { .. }))
+        ));
     }
 
     #[test]

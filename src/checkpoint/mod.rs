@@ -7,34 +7,36 @@
 
 mod error;
 mod reader;
-mod workspace;
 mod writer;
 
 pub(crate) mod build;
 mod dtype;
 pub(crate) mod file;
+pub(crate) mod find;
 pub(crate) mod header;
 pub(crate) mod index;
 mod layout;
+mod model;
 mod output;
 mod overlay;
 pub(crate) mod packed;
-mod partial;
 mod pickle;
 pub(crate) mod plain;
 mod pytorch;
+mod stored_dtype;
 mod zip;
 
 pub(crate) use dtype::decode_into;
-pub use dtype::{StoredDtype, encode, round_to};
+pub use dtype::{encode, round_to};
 pub use error::CheckpointError;
+pub use find::ModelName;
 pub(crate) use index::Index;
 pub(crate) use layout::{WeightFormat, file_names};
+pub use model::Model;
 pub(crate) use output::resolve;
 pub(crate) use overlay::Overlay;
-pub(crate) use partial::PartialFolder;
 pub use reader::{Checkpoint, TensorInfo};
-pub(crate) use workspace::Workspace;
+pub use stored_dtype::StoredDtype;
 pub use writer::CheckpointWriter;
 pub(crate) use writer::holds_weights;
 

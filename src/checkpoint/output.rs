@@ -1,9 +1,9 @@
 //! The place a checkpoint is written to. In: the output's path. Out: a folder beside it to build in, which either takes
 //! the output's place in one step or vanishes with everything made for it.
 
-use super::partial::PartialFolder;
 use super::{Checkpoint, CheckpointError};
 use crate::error::{Error, Result};
+use crate::system::PartialFolder;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -192,6 +192,7 @@ fn sync_folder(folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::IoError;
     use std::fs;
 
     #[test]
@@ -203,10 +204,10 @@ mod tests {
         let error = swap(&at("not there"), &at("out"), Some(&at("aside"))).unwrap_err();
         assert!(matches!(
             error,
-            Error::Io {
+            Error::Io(IoError {
                 action: "rename to",
                 ..
-            }
+            })
         ));
         assert!(at("out").join("old").exists() && !at("aside").exists());
         fs::create_dir(at("new")).unwrap();

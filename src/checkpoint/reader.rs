@@ -331,9 +331,9 @@ impl Checkpoint {
             (Place::Dense { start }, _) => shard.file.read(*start, stored.bytes as usize),
             (Place::Strided { start, strides }, _) => self.gather(stored, *start, strides),
             (Place::Packed { entry }, Some(packed)) => packed.tensor(&shard.file, *entry),
-            (Place::Packed { .. }, None) => Err(Error::Internal {
-                what: format!("`{name}` is in a file that is not packed"),
-            }),
+            (Place::Packed { .. }, None) => Err(Error::internal(format!(
+                "`{name}` is in a file that is not packed"
+            ))),
         }
     }
 

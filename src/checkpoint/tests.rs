@@ -2,7 +2,7 @@
 
 use super::header::{Entry, Header};
 use super::*;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoError, Result};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -615,7 +615,7 @@ fn a_full_disk_is_an_error_with_the_path() {
     std::os::unix::fs::symlink("/dev/full", writer.partial().join("report.json")).unwrap();
     let error = writer.add_file("report.json", b"{}").unwrap_err();
     assert!(
-        matches!(&error, Error::Io { action: "write", path, .. } if path.ends_with("report.json")),
+        matches!(&error, Error::Io(IoError { action: "write", path, .. }) if path.ends_with("report.json")),
         "{error}"
     );
 }

@@ -13,10 +13,11 @@ use super::header::Entry;
 use super::index::is_plain_name;
 use super::layout::{WeightFormat, file_names};
 use super::output::OutputFolder;
-use super::workspace::Workspace;
 use super::{Checkpoint, CheckpointError, StoredDtype, encode};
 use crate::error::{Error, Result};
+use crate::system::PartialFolder;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
@@ -88,39 +89,37 @@ impl CheckpointWriter {
         self.write_index(source)
     }
 
-    /// As [`create`](Self::create), in a folder that a run keeps a journal in. `resume` looks for the folder of an earlier run
-    /// with the same identity first, goes on in it, and lets it stay if this run fails or is interrupted.
+    /// As [`create`](Self::create), in the folder that `open` gives for the output's parent and name, with whether an earlier
+    /// run has filled it already.
     ///
     /// # Errors
-    /// As [`create`](Self::create), and [`Error::Resume`].
-    pub(crate) fn create_journaled(
+    /// As [`create`](Self::create), and those of `open`.
+    pub(crate) fn create_in(
         source: &Checkpoint,
         output: &Path,
         overwrite: bool,
-        identity: &serde_json::Value,
-        resume: bool,
-    ) -> Result<(Self, Workspace)> {
-        let mut space = None;
+        open: impl FnOnce(&Path, &OsStr) -> Result<(PartialFolder, bool)>,
+    ) -> Result<Self> {
+        let mut begun = false;
         let folder = OutputFolder::with(source, output, overwrite, |parent, name| {
-            let (partial, workspace) = Workspace::open(parent, name, identity, resume)?;
-            space = Some(workspace);
+            let (partial, filled) = open(parent, name)?;
+            begun = filled;
             Ok(partial)
         })?;
-        let workspace = space.ok_or_else(|| Error::Internal {
-            what: "an output without a folder".into(),
-        })?;
         let mut writer = Self::in_folder(folder);
-        if workspace.earlier.is_some() {
+        if begun {
             writer.left_out = side_files(source)?.1;
             writer.reopen()?;
         } else {
             writer.copy_side_files(source)?;
             writer.copy_weights(source)?;
         }
-        if resume {
-            writer.folder.keep();
-        }
-        Ok((writer, workspace))
+        Ok(writer)
+    }
+
+    /// From now on the folder stays where it is if the run fails or is interrupted.
+    pub(crate) fn keep(&mut self) {
+        self.folder.keep();
     }
 
     /// Finds its weight files again in a folder that was complete once.

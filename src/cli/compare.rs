@@ -1,125 +1,92 @@
 //! `compare`: several ways to prune one model, in one table.
 
-use super::args::{CompareArgs, Format, Global};
+use super::args::{CalibrationArgs, EvaluationArgs, Format, Global, ModelArgs, parse_propagation};
 use super::progress::Bar;
-use super::{data, device, model, show};
-use crate::calibration::{TokenWindows, WindowsSummary};
-use crate::compare::{Comparison, Row, Table, Way, compare};
-use crate::config::{PruneConfig, SolverConfig};
+use super::{inputs, show};
+use crate::checkpoint::Model;
+use crate::config::{Pattern, Propagation, PruneConfig, SolverConfig};
 use crate::error::Result;
-use crate::model::Model;
-use crate::prune::{Source, StateStore};
-use fista_pruner_backends::{DeviceJob, SolverOps, dispatch_opened};
-use serde::Serialize;
+use crate::prune::compare::{Comparison, Row, Way};
+use crate::prune::{CompareRun, ComparisonReport};
+use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-struct Job<'a> {
-    model: &'a Model,
-    calibration: &'a TokenWindows,
-    evaluation: &'a [Vec<u32>],
-    comparison: &'a Comparison,
-    quiet: bool,
-}
-
-impl DeviceJob for Job<'_> {
-    type Output = Result<Table>;
-
-    fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
-        let source = Source {
-            checkpoint: &self.model.checkpoint,
-            decoder: &self.model.decoder,
-            windows: &self.calibration.ids,
-            batch_tokens: self.comparison.base.batch_tokens,
-            states: StateStore::ON_DEVICE,
-            offload: false,
-        };
-        // The order of the table, which is that of the branches.
-        let branches = self.comparison.patterns.iter().flat_map(|pattern| {
-            let ways = self.comparison.ways.iter();
-            ways.map(move |way| format!("{} {pattern}", way.name))
-        });
-        compare::<B>(
-            source,
-            self.comparison,
-            self.evaluation,
-            device,
-            &mut Bar::new(self.quiet).with_branches(branches.collect()),
-        )
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Outcome {
-    program: String,
-    model: String,
-    fingerprint: String,
-    device: String,
-    calibration: WindowsSummary,
-    seed: u64,
-    evaluation: Option<WindowsSummary>,
-    seconds: f64,
-    peak_host_bytes: Option<u64>,
-    #[serde(flatten)]
-    table: Table,
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The ways to compare: NAME[@WARM-START][+polish[=STEPS]][+ridge=R][:ALLOCATION][/PROPAGATION]. NAME is a preset (best, fast,
+    /// paper), a method as published (magnitude, wanda, sparsegpt, fista), or fista-scaled.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "magnitude,wanda,sparsegpt,paper,fast,best",
+        value_name = "WAY,..."
+    )]
+    methods: Vec<String>,
+    /// The sparsities to take every way to.
+    #[arg(long, value_delimiter = ',', default_value = "0.5", value_name = "PATTERN,...", value_parser = str::parse::<Pattern>)]
+    sparsity: Vec<Pattern>,
+    /// Where inputs and targets come from, for ways that do not say: see `prune --help`.
+    #[arg(long, default_value = "intra", value_name = "WHAT", value_parser = parse_propagation)]
+    propagate: Propagation,
+    /// Most rounds of fista. Default: no limit, as in the paper.
+    #[arg(long, value_name = "N")]
+    max_rounds: Option<usize>,
+    #[command(flatten)]
+    calibrate: CalibrationArgs,
+    #[command(flatten)]
+    evaluate: EvaluationArgs,
 }
 
 pub(crate) fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
-    let chosen = model::open(&args.model, global)?;
-    let ways = args
-        .methods
-        .iter()
-        .map(|way| way.trim().parse())
-        .collect::<Result<Vec<Way>>>()?;
-    let family = chosen.model.decoder.config().family();
-    let comparison = Comparison {
-        ways,
-        patterns: args.sparsity.clone(),
-        propagation: args.propagate,
-        max_rounds: args.max_rounds,
-        base: PruneConfig {
-            pattern: args.sparsity[0],
-            patterns: BTreeMap::new(),
-            solver: SolverConfig::best(Some(family)),
-            propagation: args.propagate,
-            targets: args.calibrate.targets.clone(),
-            ignore: args.calibrate.ignore.clone(),
-            batch_tokens: PruneConfig::BATCH_TOKENS,
-        },
-    };
-    let calibration = data::calibration_of(&chosen, &args.calibrate)?;
-    let evaluation = data::evaluation_of(&chosen, &args.evaluate, &args.calibrate.text)?;
-    let device = device::choose(global)?;
-    let job = Job {
-        model: &chosen.model,
+    let model = inputs::model(&args.model, global)?;
+    let comparison = args.comparison(&model)?;
+    let calibration = args.calibrate.windows(&model, global)?;
+    let text_field = args.calibrate.text.text_field.as_ref();
+    let evaluation = args.evaluate.windows(&model, text_field, global)?;
+    let run = CompareRun {
+        model: &model,
         calibration: &calibration,
-        evaluation: evaluation.as_ref().map_or(&[], |windows| &windows.ids),
-        comparison: &comparison,
-        quiet: global.quiet,
+        evaluation: evaluation.as_ref(),
+        comparison,
+        device: inputs::device(global)?,
+        started,
     };
-    let table = dispatch_opened(&device, job)??;
-    let outcome = Outcome {
-        program: format!("fista-pruner {}", env!("CARGO_PKG_VERSION")),
-        model: chosen.name,
-        fingerprint: chosen.model.checkpoint.fingerprint(),
-        device: device.to_string(),
-        calibration: calibration.summary(),
-        seed: args.calibrate.seed,
-        evaluation: evaluation.map(|windows| windows.summary()),
-        seconds: started.elapsed().as_secs_f64(),
-        peak_host_bytes: crate::report::peak_host_bytes(),
-        table,
-    };
+    let report = run.run(&mut Bar::new(global.quiet).with_branches(run.branches()))?;
     match global.format {
-        Format::Markdown => show::print(&text(&outcome, show::markdown)),
-        format => show::result(format, &outcome, |outcome| text(outcome, show::table)),
+        Format::Markdown => show::print(&text(&report, show::markdown)),
+        format => show::result(format, &report, |report| text(report, show::table)),
+    }
+}
+
+impl CompareArgs {
+    fn comparison(&self, model: &Model) -> Result<Comparison> {
+        let family = model.decoder.config().family();
+        let ways = self.methods.iter().map(|way| way.trim().parse());
+        Ok(Comparison {
+            ways: ways.collect::<Result<Vec<Way>>>()?,
+            patterns: self.sparsity.clone(),
+            propagation: self.propagate,
+            max_rounds: self.max_rounds,
+            base: PruneConfig {
+                pattern: self.sparsity[0],
+                patterns: BTreeMap::new(),
+                solver: SolverConfig::best(Some(family)),
+                propagation: self.propagate,
+                targets: self.calibrate.targets.clone(),
+                ignore: self.calibrate.ignore.clone(),
+                batch_tokens: PruneConfig::BATCH_TOKENS,
+            },
+        })
     }
 }
 
 /// The table, and below it what it was measured on.
-fn text(outcome: &Outcome, table: impl Fn(&[&str], &[Vec<String>]) -> String) -> String {
-    let kinds: BTreeSet<&String> = outcome
+fn text(report: &ComparisonReport, table: impl Fn(&[&str], &[Vec<String>]) -> String) -> String {
+    let kinds: BTreeSet<&String> = report
         .table
         .rows
         .iter()
@@ -144,20 +111,20 @@ fn text(outcome: &Outcome, table: impl Fn(&[&str], &[Vec<String>]) -> String) ->
         cells.push(format!("{:.1}", row.seconds));
         cells
     };
-    let rows: Vec<Vec<String>> = outcome.table.rows.iter().map(cells).collect();
+    let rows: Vec<Vec<String>> = report.table.rows.iter().map(cells).collect();
     let mut text = table(&header, &rows);
-    if let Some(dense) = outcome.table.dense_perplexity {
+    if let Some(dense) = report.table.dense_perplexity {
         text += &format!("\ndense perplexity {dense:.3}");
     }
     text += &format!(
         "\ncalibration {}: {} windows of {} tokens, seed {} (sha256 {})",
-        outcome.calibration.sources.join(", "),
-        outcome.calibration.windows,
-        outcome.calibration.seq_len,
-        outcome.seed,
-        &outcome.calibration.sha256[..outcome.calibration.sha256.len().min(16)],
+        report.calibration.sources.join(", "),
+        report.calibration.windows,
+        report.calibration.seq_len,
+        report.seed,
+        &report.calibration.sha256[..report.calibration.sha256.len().min(16)],
     );
-    if let Some(evaluation) = &outcome.evaluation {
+    if let Some(evaluation) = &report.evaluation {
         text += &format!(
             "\nevaluation {}: {} windows of {} tokens (sha256 {})",
             evaluation.sources.join(", "),
@@ -168,6 +135,6 @@ fn text(outcome: &Outcome, table: impl Fn(&[&str], &[Vec<String>]) -> String) ->
     }
     text + &format!(
         "\n{} on {}, {:.1} s in all; errors are ‖V X* − W X‖² / ‖W X‖² on the calibration data, means over layers",
-        outcome.model, outcome.device, outcome.seconds
+        report.model, report.device, report.seconds
     )
 }

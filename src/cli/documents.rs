@@ -1,24 +1,40 @@
 //! `completions` and `man`: what the command line says of itself, for shells and for `man`.
 
-use super::args::{Arguments, CompletionsArgs, ManArgs};
 use super::show;
-use crate::atomic_file::AtomicFile;
-use crate::error::{Error, Result};
-use clap::{Command, CommandFactory};
-use std::path::Path;
+use crate::error::{ConfigError, Error, Result};
+use crate::system::AtomicFile;
+use clap::{Args, Command};
+use std::path::{Path, PathBuf};
 
 const NAME: &str = "fista-pruner";
 
-pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The subcommand to describe. Default: the program.
+    #[arg(value_name = "SUBCOMMAND", conflicts_with = "output")]
+    page: Option<String>,
+    /// Write every page into this folder, which is made if it is missing.
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+pub(crate) fn completions(args: &CompletionsArgs, mut program: Command) -> Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Arguments::command(), NAME, &mut script);
+    clap_complete::generate(args.shell, &mut program, NAME, &mut script);
     let script = String::from_utf8_lossy(&script);
     // clap_complete 4.6 takes a hyphen in the program's name for a subcommand in half of its bash script.
     show::print(&script.replace("fista__subcmd__pruner", "fista__pruner"))
 }
 
-pub(crate) fn man(args: &ManArgs) -> Result<()> {
-    let pages = pages();
+pub(crate) fn man(args: &ManArgs, program: Command) -> Result<()> {
+    let pages = pages(program);
     if let Some(folder) = &args.output {
         return write(&pages, folder);
     }
@@ -32,14 +48,14 @@ pub(crate) fn man(args: &ManArgs) -> Result<()> {
             let known = pages
                 .iter()
                 .filter_map(|page| page.name.strip_prefix(NAME)?.strip_prefix('-'));
-            Err(Error::Setting {
+            Err(Error::from(ConfigError::Setting {
                 setting: "man",
                 reason: format!(
                     "there is no subcommand `{}`; there are {}",
                     args.page.as_deref().unwrap_or_default(),
                     known.collect::<Vec<_>>().join(", ")
                 ),
-            })
+            }))
         }
     }
 }
@@ -52,8 +68,8 @@ struct Page {
 }
 
 /// The program's page and one a subcommand.
-fn pages() -> Vec<Page> {
-    let mut program = Arguments::command().disable_help_subcommand(true);
+fn pages(program: Command) -> Vec<Page> {
+    let mut program = program.disable_help_subcommand(true);
     program.build();
     let subcommands = program.get_subcommands().filter(|command| !command.is_hide_set());
     std::iter::once(&program).chain(subcommands).map(page).collect()
@@ -79,7 +95,7 @@ fn page(command: &Command) -> Page {
 /// Writes the pages, each of which appears whole.
 fn write(pages: &[Page], folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-    let _hold = crate::cleanup::hold();
+    let _hold = crate::system::cleanup::hold();
     for page in pages {
         let path = folder.join(format!("{}.1", page.name));
         let mut file = AtomicFile::create(&path)?;
@@ -92,6 +108,8 @@ fn write(pages: &[Page], folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::command::Arguments;
+    use clap::CommandFactory;
 
     #[test]
     fn the_overview_has_every_subcommand_and_every_global_flag() {
@@ -123,7 +141,7 @@ mod tests {
 
     #[test]
     fn one_page_a_subcommand() {
-        let pages = pages();
+        let pages = pages(Arguments::command());
         assert_eq!(pages.len(), 1 + Arguments::command().get_subcommands().count());
         for page in pages {
             let header = format!(".TH {} 1", page.name.to_uppercase());

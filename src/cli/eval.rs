@@ -1,38 +1,61 @@
 //! `eval`: perplexity on text, accuracy on tasks, or both.
 
-use super::args::{EvalArgs, Global};
-use super::model::Chosen;
+use super::args::{Global, ModelArgs};
 use super::progress::Bar;
-use super::zeroshot::{self, TasksOutcome};
-use super::{data, device, model, show};
-use crate::calibration::TokenWindows;
-use crate::config::PruneConfig;
-use crate::error::{Error, Result};
-use crate::eval::{Perplexity, perplexity};
-use crate::model::Model;
-use fista_pruner_backends::{DeviceJob, SolverOps, dispatch_opened};
+use super::zeroshot::{TasksOutcome, ZeroShotArgs};
+use super::{inputs, show};
+use crate::checkpoint::{Model, ModelName};
+use crate::error::{ConfigError, Error, Result};
+use crate::eval::{Perplexity, measure};
+use crate::text::{EvaluationData, TokenWindows};
+use clap::{Args, ValueEnum};
+use fista_pruner_models::RopePrecision;
 use serde::Serialize;
 use std::time::Instant;
 
-struct Job<'a> {
-    model: &'a Model,
-    windows: &'a [Vec<u32>],
-    quiet: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Precision {
+    F32,
+    F16,
+    Bf16,
 }
 
-impl DeviceJob for Job<'_> {
-    type Output = Result<Perplexity>;
-
-    fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
-        let model = (&self.model.checkpoint, &self.model.decoder);
-        perplexity::<B>(
-            model,
-            self.windows,
-            PruneConfig::BATCH_TOKENS,
-            device,
-            &mut Bar::new(self.quiet),
-        )
+impl From<Precision> for RopePrecision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::F16 => Self::F16,
+            Precision::Bf16 => Self::BF16,
+        }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Evaluation data: a file of text, `.jsonl`, `.parquet`, the first two also with `.gz` or `.zst`, or token ids in
+    /// `.safetensors`. `wikitext2`, `c4` and `ptb` are those data sets with their published protocols (`ptb=FILE`: of a local
+    /// copy), `ORG/NAME` or `ORG/NAME:FILE` another one of the hub. Default: `demo`, the built-in text, or none
+    /// with --tasks.
+    #[arg(long, value_name = "FILE|NAME|ID")]
+    data: Option<String>,
+    /// Field of a JSON line, or column of a parquet file, with the text or a list of messages (role, content), for the model's
+    /// chat template. Default: `text`, or else `messages`.
+    #[arg(long, value_name = "NAME")]
+    text_field: Option<String>,
+    /// Tokens of a window. Default: the model's longest sequence, at most 2048, or that of a file of token ids.
+    #[arg(long, value_name = "N")]
+    seq_len: Option<usize>,
+    /// Round rotary frequencies as a model cast to half precision in memory (`model.half()`) has them, to reproduce
+    /// results computed that way. Loading a checkpoint with transformers keeps f32.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    rope_precision: Precision,
+    /// Evaluate only the first windows.
+    #[arg(long, value_name = "N")]
+    max_windows: Option<usize>,
+    #[command(flatten)]
+    zeroshot: ZeroShotArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,27 +83,29 @@ struct TextOutcome {
 
 pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
-    let chosen = model::open_with(&args.model, global, args.rope_precision.into())?;
-    let windows = windows(args, &chosen)?;
-    let asked = zeroshot::read(&args.zeroshot, global.quiet)?;
-    let device = device::choose(global)?;
+    let hub = &mut inputs::hub(global.quiet);
+    let name = ModelName {
+        name: args.model.model.clone(),
+        revision: args.model.revision.clone(),
+        precision: args.rope_precision.into(),
+    };
+    let model = name.open(hub)?;
+    let windows = windows(args, &model, global)?;
+    let asked = args.zeroshot.read(global.quiet)?;
+    let device = inputs::device(global)?;
     let text = match windows {
         None => None,
         Some(windows) => {
-            let job = Job {
-                model: &chosen.model,
-                windows: &windows.ids,
-                quiet: global.quiet,
-            };
-            Some(TextOutcome::new(&windows, dispatch_opened(&device, job)??))
+            let found = measure(&model, &windows.ids, &device, &mut Bar::new(global.quiet))?;
+            Some(TextOutcome::new(&windows, found))
         }
     };
     let tasks = match asked {
         None => None,
-        Some(asked) => Some(zeroshot::answer(asked, &chosen, &device, global.quiet)?),
+        Some(asked) => Some(asked.answer(&model, &device, global.quiet)?),
     };
     let outcome = Outcome {
-        model: chosen.name,
+        model: model.name,
         device: device.to_string(),
         seconds: started.elapsed().as_secs_f64(),
         peak_host_bytes: crate::report::peak_host_bytes(),
@@ -91,27 +116,28 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
 }
 
 /// The text to evaluate, unless only tasks are asked for.
-fn windows(args: &EvalArgs, chosen: &Chosen) -> Result<Option<TokenWindows>> {
-    let name = match (&args.data, &args.zeroshot.tasks) {
-        (Some(name), _) => name,
-        (None, None) => data::DEMO,
-        (None, Some(_)) => {
-            let given = [
-                ("--seq-len", args.seq_len.is_some()),
-                ("--max-windows", args.max_windows.is_some()),
-            ];
-            return match given.into_iter().find(|(_, given)| *given) {
-                None => Ok(None),
-                Some((setting, _)) => Err(Error::Setting {
-                    setting,
-                    reason: "is about text, which --tasks does without; name a text with --data as well"
-                        .into(),
-                }),
-            };
-        }
+fn windows(args: &EvalArgs, model: &Model, global: &Global) -> Result<Option<TokenWindows>> {
+    if args.data.is_none() && args.zeroshot.tasks.is_some() {
+        let given = [
+            ("--seq-len", args.seq_len.is_some()),
+            ("--max-windows", args.max_windows.is_some()),
+        ];
+        let reason = "is about text, which --tasks does without; name a text with --data as well";
+        return match given.into_iter().find(|(_, given)| *given) {
+            None => Ok(None),
+            Some((setting, _)) => Err(Error::from(ConfigError::Setting {
+                setting,
+                reason: reason.into(),
+            })),
+        };
+    }
+    let data = EvaluationData {
+        name: args.data.clone(),
+        text_field: args.text_field.clone(),
+        seq_len: args.seq_len,
+        max_windows: args.max_windows,
     };
-    let sizes = (args.seq_len, args.max_windows);
-    data::evaluation(chosen, name, args.text_field.as_deref(), sizes).map(Some)
+    data.windows(model, &mut inputs::hub(global.quiet)).map(Some)
 }
 
 impl TextOutcome {

@@ -1,13 +1,19 @@
 //! `inspect`: zeros and patterns of every linear operator of the decoder layers, read from the files alone.
 
-use super::args::{Global, InspectArgs};
-use super::{model, show};
+use super::args::{Global, ModelArgs};
+use super::{inputs, show};
+use crate::artifact::inspect::{Inspection, inspect};
 use crate::error::Result;
-use crate::inspect::{Inspection, inspect};
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+}
 
 pub(crate) fn run(args: &InspectArgs, global: &Global) -> Result<()> {
-    let chosen = model::open(&args.model, global)?;
-    let inspection = inspect(&chosen.model)?;
+    let inspection = inspect(&inputs::model(&args.model, global)?)?;
     show::result(global.format, &inspection, text)
 }
 

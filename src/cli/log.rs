@@ -32,20 +32,22 @@ pub(super) fn start(verbose: u8, quiet: bool) {
 
 /// Says what failed, why, and what can be done about it.
 pub(super) fn failed(error: &Error) {
-    let mut fact = error.to_string();
+    let (mut fact, hint) = error.for_command_line();
     let mut causes = Vec::new();
     let mut said = fact.clone();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         // Many errors already spell their cause out.
-        let text = cause.to_string();
+        let text = match cause.downcast_ref::<Error>() {
+            Some(error) => error.for_command_line().0,
+            None => cause.to_string(),
+        };
         if !said.contains(&text) {
             said.push_str(&text);
             causes.push(text);
         }
         source = cause.source();
     }
-    let hint = error.hint();
     if progress::is_json() {
         for cause in causes {
             let _ = write!(fact, ": {cause}");

@@ -2,9 +2,9 @@
 
 use super::args::Global;
 use super::show;
+use crate::artifact::mask::{self, MaskSummary};
+use crate::checkpoint::Model;
 use crate::error::Result;
-use crate::mask::{self, MaskSummary};
-use crate::model::Model;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::{Path, PathBuf};

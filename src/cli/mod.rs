@@ -9,18 +9,16 @@
 )]
 
 mod args;
+mod command;
 mod compare;
-mod data;
-mod device;
 mod documents;
 mod eval;
 mod generate;
-mod hub;
+mod inputs;
 mod inspect;
 mod log;
 mod mask;
 mod merge;
-mod model;
 mod pack;
 mod progress;
 mod prune;
@@ -29,12 +27,13 @@ mod report;
 mod show;
 mod signals;
 mod solve;
-mod statistics;
+mod solver_args;
+mod text;
 mod verify;
 mod zeroshot;
 
-use args::{Arguments, Command};
 use clap::{CommandFactory, FromArgMatches};
+use command::{Arguments, Command};
 use std::process::ExitCode;
 
 /// Runs the program on the process's arguments.
@@ -49,25 +48,9 @@ pub fn main() -> ExitCode {
     }
     let has_markdown = matches!(arguments.command, Command::Compare(_));
     let checked = show::check(global.format, has_markdown);
-    let outcome = checked.and_then(|()| match &arguments.command {
-        Command::Prune(args) => prune::run(args, global),
-        Command::Report(args) => report::run(args, global),
-        Command::Eval(args) => eval::run(args, global),
-        Command::Inspect(args) => inspect::run(args, global),
-        Command::Generate(args) => generate::run(args, global),
-        Command::Compare(args) => compare::run(args, global),
-        Command::Solve(args) => solve::run(args, global),
-        Command::Merge(args) => merge::run(args, global),
-        Command::Pack(args) => pack::pack(args, global),
-        Command::Unpack(args) => pack::unpack(args, global),
-        Command::Mask(command) => mask::run(command, global),
-        Command::Recover(args) => recover::run(args, global),
-        Command::Verify(args) => verify::run(args, global),
-        Command::Completions(args) => documents::completions(args),
-        Command::Man(args) => documents::man(args),
-    });
+    let outcome = checked.and_then(|()| arguments.run());
     // If the run failed because an interruption took its folder away, that is still at work and ends the process.
-    std::mem::forget(crate::cleanup::hold());
+    std::mem::forget(crate::system::cleanup::hold());
     let code = match outcome {
         Ok(()) => 0,
         Err(error) => {

@@ -2,11 +2,10 @@
 
 use super::args::Global;
 use super::show;
-use crate::checkpoint::Checkpoint;
+use crate::artifact::pack::compressed_tensors::{self, ExportSummary};
+use crate::artifact::pack::{self, PackSummary, Sizes};
+use crate::checkpoint::{Checkpoint, Model};
 use crate::error::Result;
-use crate::model::Model;
-use crate::pack::compressed_tensors::{self, ExportSummary};
-use crate::pack::{self, PackSummary, Sizes};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::path::PathBuf;

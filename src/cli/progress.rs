@@ -10,6 +10,8 @@ mod plain;
 mod state;
 mod view;
 
+pub(super) use view::{around_view, clear};
+
 use super::args::ProgressChoice;
 use crate::hub::Transfer;
 use crate::progress::{Event, Observer};
@@ -17,14 +19,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use json::Line;
 use state::State;
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
+use view::lock;
 
 /// What the command line asked for, and since when the program runs.
 static ASKED: OnceLock<(ProgressChoice, Instant)> = OnceLock::new();
-/// The view on the terminal, while there is one.
-static VIEW: Mutex<Option<ProgressBar>> = Mutex::new(None);
-
 /// How events are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
@@ -92,29 +92,8 @@ pub(super) fn end(exit_code: i32) {
     }
 }
 
-/// Takes the view off the terminal.
-pub(super) fn clear() {
-    if let Some(view) = lock(&VIEW).take() {
-        view.finish_and_clear();
-    }
-}
-
-/// Does what writes to stderr while the view is out of the way.
-pub(super) fn around_view(write: impl FnOnce()) {
-    let view = lock(&VIEW).clone();
-    match view {
-        Some(view) => view.suspend(write),
-        None => write(),
-    }
-}
-
 fn asked() -> ProgressChoice {
     ASKED.get().map_or(ProgressChoice::Auto, |(choice, _)| *choice)
-}
-
-/// A panic elsewhere is no reason to stop showing things.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Style {

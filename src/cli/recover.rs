@@ -1,23 +1,16 @@
 //! `recover`: a pruned checkpoint in, one with the same zeros and better weights out.
 
 use super::args::{EvaluationArgs, Global, ModelArgs, TextArgs};
-use super::model::Chosen;
 use super::progress::Bar;
-use super::{data, device, model, show};
-use crate::calibration::TokenWindows;
-use crate::checkpoint::{Checkpoint, CheckpointWriter, PartialFolder};
-use crate::config::PruneConfig;
-use crate::error::{Error, Result};
-use crate::eval::{PerplexityScore, perplexity};
-use crate::model::Model;
-use crate::prune::WeightSink;
+use super::{inputs, show};
+use crate::checkpoint::Model;
+use crate::error::{ConfigError, Error, Result};
+use crate::eval::PerplexityScore;
 use crate::recover::{
-    self, BlockConfig, Recovered, Recovery, RecoveryEvaluation, RecoveryReport, SppConfig, SubspaceConfig,
-    ZerothConfig, recover, remove_checkpoints,
+    BlockConfig, RecoverRun, Recovery, RecoveryReport, SppConfig, SubspaceConfig, ZerothConfig,
 };
-use crate::report::{self, ModelReport};
+use crate::text::CalibrationData;
 use clap::{Args, ValueEnum};
-use fista_pruner_backends::{DeviceJob, SolverOps, dispatch_opened};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -128,7 +121,7 @@ fn recovery(args: &RecoverArgs) -> Result<Recovery> {
             "`{}` does without it",
             method.as_ref().map_or("", |m| m.get_name())
         );
-        return Err(Error::Setting { setting, reason });
+        return Err(Error::from(ConfigError::Setting { setting, reason }));
     }
     let zeroth = || {
         let default = ZerothConfig::default();
@@ -177,161 +170,45 @@ pub(crate) fn run(args: &RecoverArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
     let recovery = recovery(args)?;
     recovery.validate()?;
-    let open = |path: &Path| {
+    let open = |path: &Path| -> Result<Model> {
         let named = ModelArgs {
             model: Some(path.to_path_buf()),
             revision: None,
         };
-        model::open(&named, global)
+        inputs::model(&named, global)
     };
     let pruned = open(&args.model)?;
     let dense = args.dense.as_deref().map(open).transpose()?;
-    let draw = data::Draw {
-        samples: args.samples,
-        seq_len: args.seq_len,
-        seed: args.seed,
-    };
-    let windows = data::calibration(&pruned, &args.calibration, &args.text, &draw)?;
-    let evaluation = data::evaluation_of(&pruned, &args.evaluate, &args.text)?;
-    let device = device::choose(global)?;
-    let mut writer = CheckpointWriter::create(&pruned.model.checkpoint, &args.output, args.overwrite)?;
-    // The weights of mezo and subzero live in files: beside the output, where there is room for a model.
-    let beside = match (&args.checkpoints, &recovery) {
-        (None, Recovery::Mezo(_) | Recovery::Subzero(_)) => Some(beside(writer.output())?),
-        _ => None,
-    };
-    let job = Job {
+    let calibration = args.data().windows(&pruned, &mut inputs::hub(global.quiet))?;
+    let text_field = args.text.text_field.as_ref();
+    let evaluation = args.evaluate.windows(&pruned, text_field, global)?;
+    let run = RecoverRun {
         pruned: &pruned,
         dense: dense.as_ref(),
-        windows: &windows,
+        calibration: &calibration,
         evaluation: evaluation.as_ref(),
-        recovery: &recovery,
-        checkpoints: args
-            .checkpoints
-            .as_deref()
-            .or(beside.as_ref().map(PartialFolder::path)),
-        writer: &mut writer,
-        quiet: global.quiet,
+        recovery,
+        output: args.output.clone(),
+        overwrite: args.overwrite,
+        checkpoints: args.checkpoints.clone(),
+        device: inputs::device(global)?,
+        started,
     };
-    let (recovered, evaluation) = dispatch_opened(&device, job)??;
-    let report = RecoveryReport {
-        report_version: recover::VERSION,
-        program: format!("fista-pruner {}", env!("CARGO_PKG_VERSION")),
-        model: named(&pruned),
-        dense: dense.as_ref().map(named),
-        output: args.output.display().to_string(),
-        device: device.to_string(),
-        settings: recovery,
-        calibration: windows.summary(),
-        evaluation,
-        recovered,
-        seconds: started.elapsed().as_secs_f64(),
-        peak_host_bytes: report::peak_host_bytes(),
-    };
-    remove_stale(writer.partial())?;
-    writer.add_file(recover::FILE_NAME, &report.to_json()?)?;
-    writer.finish()?;
-    if let Some(folder) = &args.checkpoints {
-        remove_checkpoints(folder)?;
-    }
+    let report = run.run(&mut Bar::new(global.quiet))?;
     show::result(global.format, &report, text)
 }
 
-/// A folder that is gone at the end, however that comes.
-fn beside(output: &Path) -> Result<PartialFolder> {
-    let name = output.file_name().unwrap_or_default();
-    let mut steps = name.to_os_string();
-    steps.push(".steps");
-    PartialFolder::create(output.parent().unwrap_or(Path::new(".")), &steps)
-}
-
-fn named(chosen: &Chosen) -> ModelReport {
-    ModelReport {
-        path: chosen.name.clone(),
-        family: chosen.model.decoder.config().family().to_string(),
-        fingerprint: chosen.model.checkpoint.fingerprint(),
-    }
-}
-
-/// The pruning's page shows errors and perplexities of other weights. Its JSON file stays: zeros and patterns in it hold.
-fn remove_stale(folder: &Path) -> Result<()> {
-    let stale = folder.join(report::HTML_NAME);
-    match stale.exists() {
-        true => std::fs::remove_file(&stale).map_err(Error::io("remove", &stale)),
-        false => Ok(()),
-    }
-}
-
-struct Job<'a> {
-    pruned: &'a Chosen,
-    dense: Option<&'a Chosen>,
-    windows: &'a TokenWindows,
-    evaluation: Option<&'a TokenWindows>,
-    recovery: &'a Recovery,
-    checkpoints: Option<&'a Path>,
-    writer: &'a mut CheckpointWriter,
-    quiet: bool,
-}
-
-/// Weights go straight into the new checkpoint.
-struct Sink<'a>(&'a mut CheckpointWriter);
-
-impl WeightSink for Sink<'_> {
-    fn weight(&mut self, name: &str, values: &[f32], keep: &[bool]) -> Result<()> {
-        self.0.write_weight(name, values, keep)
-    }
-}
-
-impl DeviceJob for Job<'_> {
-    type Output = Result<(Recovered, Option<RecoveryEvaluation>)>;
-
-    fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
-        let mut bar = Bar::new(self.quiet);
-        let job = recover::Job {
-            pruned: &self.pruned.model,
-            dense: self.dense.map(|dense| &dense.model),
-            windows: &self.windows.ids,
-            recovery: self.recovery,
-            checkpoints: self.checkpoints,
-        };
-        let recovered = recover::<B>(job, device, &mut Sink(self.writer), &mut bar)?;
-        let written = Model::open(self.writer.partial())?;
-        check_zeros(&self.pruned.model, &written.checkpoint)?;
-        let Some(windows) = self.evaluation else {
-            return Ok((recovered, None));
-        };
-        let mut score = |model: &Model| -> Result<PerplexityScore> {
-            let parts = (&model.checkpoint, &model.decoder);
-            let batch = PruneConfig::BATCH_TOKENS;
-            let found = perplexity::<B>(parts, &windows.ids, batch, device, &mut bar)?;
-            Ok(PerplexityScore::of(&found.window_nll))
-        };
-        let evaluation = RecoveryEvaluation {
-            data: windows.summary(),
-            pruned: score(&self.pruned.model)?,
-            recovered: score(&written)?,
-        };
-        Ok((recovered, Some(evaluation)))
-    }
-}
-
-/// Reads every operator back: what was zero is zero.
-fn check_zeros(pruned: &Model, written: &Checkpoint) -> Result<()> {
-    for operator in pruned.decoder.operators() {
-        let (name, shape) = (operator.weight(), operator.shape());
-        let before = pruned.checkpoint.read(&name, &shape)?;
-        let after = written.read(&name, &shape)?;
-        if before
-            .iter()
-            .zip(&after)
-            .any(|(before, after)| *before == 0.0 && after.to_bits() != 0)
-        {
-            return Err(Error::Internal {
-                what: format!("`{name}` has lost a zero"),
-            });
+impl RecoverArgs {
+    fn data(&self) -> CalibrationData {
+        CalibrationData {
+            names: self.calibration.clone(),
+            draw: self.text.draw,
+            text_field: self.text.text_field.clone(),
+            samples: self.samples,
+            seq_len: self.seq_len,
+            seed: self.seed,
         }
     }
-    Ok(())
 }
 
 /// A line a curve.

@@ -1,14 +1,25 @@
 //! `report`: the page of a finished run, made again from its JSON.
 
-use super::args::{Global, ReportArgs};
+use super::args::Global;
 use super::show;
-use crate::atomic_file::AtomicFile;
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, Result};
 use crate::report::{HTML_NAME, Report, html};
+use crate::system::AtomicFile;
+use clap::Args;
 use serde::Serialize;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folder of the pruned checkpoint, or the report's JSON file.
+    #[arg(long, value_name = "DIR|FILE")]
+    input: PathBuf,
+    /// The page to write; it replaces an earlier one. Default: report.html beside the JSON file.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
 
 #[derive(Debug, Serialize)]
 struct Outcome {
@@ -35,10 +46,10 @@ pub(crate) fn run(args: &ReportArgs, global: &Global) -> Result<()> {
 /// Writes the page in place of an earlier one, and of nothing else.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     if path.exists() && !is_page(path) {
-        return Err(Error::Setting {
+        return Err(Error::from(ConfigError::Setting {
             setting: "--output",
             reason: format!("`{}` exists and is no HTML page", path.display()),
-        });
+        }));
     }
     let mut file = AtomicFile::create(path)?;
     file.write(bytes)?;

@@ -1,7 +1,8 @@
 //! Results on stdout: tables for people, one JSON document for programs.
 
 use super::args::Format;
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, Result};
+pub(crate) use crate::report::bytes;
 use serde::Serialize;
 use std::io::Write;
 
@@ -13,9 +14,8 @@ pub(crate) fn result<T: Serialize>(format: Format, value: &T, text: impl FnOnce(
     let output = match format {
         // `check` lets only `compare` ask for Markdown, and that makes its own.
         Format::Text | Format::Markdown => text(value),
-        Format::Json => serde_json::to_string_pretty(value).map_err(|e| Error::Internal {
-            what: format!("a result is no JSON: {e}"),
-        })?,
+        Format::Json => serde_json::to_string_pretty(value)
+            .map_err(|e| Error::internal(format!("a result is no JSON: {e}")))?,
     };
     print(&output)
 }
@@ -26,10 +26,10 @@ pub(crate) fn result<T: Serialize>(format: Format, value: &T, text: impl FnOnce(
 /// When `format` is Markdown and the command has no table for it.
 pub(crate) fn check(format: Format, has_markdown: bool) -> Result<()> {
     match format {
-        Format::Markdown if !has_markdown => Err(Error::Setting {
+        Format::Markdown if !has_markdown => Err(Error::from(ConfigError::Setting {
             setting: "--format",
             reason: "only `compare` has a table for Markdown; use text or json".into(),
-        }),
+        })),
         _ => Ok(()),
     }
 }
@@ -45,22 +45,6 @@ pub(crate) fn print(output: &str) -> Result<()> {
         // Whoever reads has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(Error::io("write", "standard output")),
-    }
-}
-
-/// Bytes in the unit that suits them.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{count} B")
-    } else {
-        format!("{value:.2} {}", UNITS[unit])
     }
 }
 
@@ -102,7 +86,7 @@ pub(crate) fn markdown(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-impl std::fmt::Display for crate::memory::Memory {
+impl std::fmt::Display for crate::system::Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "memory {} (peak {})", bytes(self.resident), bytes(self.peak))
     }

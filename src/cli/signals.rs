@@ -2,7 +2,7 @@
 //! code says which signal it was. A second signal ends it at once.
 
 use super::{log, progress};
-use crate::cleanup;
+use crate::system::cleanup;
 use std::fmt::Write;
 
 /// The exit codes are 128 and the signal's number, as shells have it: 130 for SIGINT, 143 for SIGTERM.

@@ -2,9 +2,9 @@
 
 use super::args::Global;
 use super::show;
-use crate::error::{Error, Result};
-use crate::pattern::Pattern;
-use crate::verify::{Verification, verify};
+use crate::artifact::verify::{Verification, verify};
+use crate::config::Pattern;
+use crate::error::{ArtifactError, Error, Result};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -43,10 +43,10 @@ pub(crate) fn run(args: &VerifyArgs, global: &Global) -> Result<()> {
     if problems == 0 {
         return Ok(());
     }
-    Err(Error::Unverified {
+    Err(Error::from(ArtifactError::Unverified {
         path: args.model.clone(),
         problems,
-    })
+    }))
 }
 
 fn text(outcome: &Outcome) -> String {

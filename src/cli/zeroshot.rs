@@ -1,119 +1,91 @@
 //! The part of `eval` that answers the questions of tasks.
 
-use super::args::ZeroShotArgs;
-use super::model::Chosen;
 use super::progress::Bar;
-use super::{data, hub, show};
-use crate::atomic_file::AtomicFile;
-use crate::error::{Error, Result};
-use crate::eval::Work;
-use crate::eval::tasks::{
-    PairEncoder, Sample, Task, TaskFile, TaskFiles, TaskOptions, TaskOutcome, TaskRun, evaluate, prepare,
-};
-use crate::hub::Hub;
-use crate::model::Model;
-use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch_opened};
+use super::{inputs, show};
+use crate::checkpoint::Model;
+use crate::error::Result;
+use crate::eval::tasks::{Questions, Task, TaskOptions, TaskOutcome, TasksReport};
+use crate::system::AtomicFile;
+use clap::Args;
+use fista_pruner_backends::DeviceSpec;
 use serde::Serialize;
+use std::path::PathBuf;
 
-/// Tasks whose data is read.
+/// What `eval` measures by tasks.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Tasks")]
+pub(crate) struct ZeroShotArgs {
+    /// Answer the questions of tasks, as lm-evaluation-harness does: arc_challenge, arc_easy, boolq, hellaswag,
+    /// openbookqa, piqa, winogrande, rte, qnli, wnli, lambada_openai, separated by commas; `paper` is the seven of
+    /// FISTAPruner's Table 5, `all` is all.
+    #[arg(long, value_name = "NAMES", value_parser = parse_tasks)]
+    pub(crate) tasks: Option<TaskList>,
+    /// Folder with the tasks' data: TASK.jsonl (also .gz or .zst) or TASK.parquet, and TASK.train.jsonl or so where examples
+    /// come from it. Default: the data sets that lm-evaluation-harness uses, of the Hugging Face hub, downloaded once.
+    #[arg(long, value_name = "DIR", alias = "task-dir", requires = "tasks")]
+    task_data: Option<PathBuf>,
+    /// Put this many solved examples before each question.
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "tasks")]
+    num_fewshot: usize,
+    /// Answer only the first questions of each task.
+    #[arg(long, value_name = "N", requires = "tasks")]
+    limit: Option<usize>,
+    /// Write every question with its log-likelihoods to this file, one JSON object a line.
+    #[arg(long, value_name = "FILE", requires = "tasks")]
+    log_samples: Option<PathBuf>,
+}
+
+/// Tasks in the order they were named.
+#[derive(Debug, Clone)]
+pub(crate) struct TaskList(Vec<Task>);
+
+fn parse_tasks(text: &str) -> Result<TaskList, String> {
+    Task::list(text.split(',')).map(TaskList)
+}
+
+/// Tasks whose data is read, and the file for every answer.
 pub(crate) struct Asked {
-    runs: Vec<TaskRun>,
-    options: TaskOptions,
+    questions: Questions,
     log: Option<AtomicFile>,
 }
 
 /// What `eval` says about tasks.
 #[derive(Debug, Serialize)]
-pub(crate) struct TasksOutcome {
-    tasks: Vec<TaskOutcome>,
-    /// Mean of the tasks' `acc`, each counting the same.
-    mean_acc: f64,
-    limit: Option<usize>,
-    work: Work,
-}
+#[serde(transparent)]
+pub(crate) struct TasksOutcome(TasksReport);
 
-/// Reads the data of the tasks that are asked for, if any, after fetching what no folder is named for.
-///
-/// # Errors
-/// When data is missing or damaged, or the samples' file cannot be created.
-pub(crate) fn read(args: &ZeroShotArgs, quiet: bool) -> Result<Option<Asked>> {
-    let Some(tasks) = &args.tasks else { return Ok(None) };
-    let options = TaskOptions {
-        num_fewshot: args.num_fewshot,
-        limit: args.limit,
-    };
-    let mut runs = Vec::with_capacity(tasks.0.len());
-    let mut hub = None;
-    for &task in &tasks.0 {
-        let files = match (&args.task_data, &mut hub) {
-            (Some(dir), _) => TaskFiles::in_folder(task, dir)?,
-            (None, Some(hub)) => fetch(task, options, hub)?,
-            (None, none) => fetch(task, options, none.insert(hub::open(quiet)?))?,
+impl ZeroShotArgs {
+    /// Reads the data of the tasks that are asked for, if any.
+    ///
+    /// # Errors
+    /// When data is missing or damaged, or the samples' file cannot be created.
+    pub(crate) fn read(&self, quiet: bool) -> Result<Option<Asked>> {
+        let Some(TaskList(tasks)) = &self.tasks else {
+            return Ok(None);
         };
-        runs.push(prepare(task, &files, options)?);
+        let options = TaskOptions {
+            num_fewshot: self.num_fewshot,
+            limit: self.limit,
+        };
+        let folder = self.task_data.as_deref();
+        Ok(Some(Asked {
+            questions: Questions::read(tasks, folder, options, &mut inputs::hub(quiet))?,
+            log: self.log_samples.as_deref().map(AtomicFile::create).transpose()?,
+        }))
     }
-    Ok(Some(Asked {
-        runs,
-        options,
-        log: args.log_samples.as_deref().map(AtomicFile::create).transpose()?,
-    }))
 }
 
-/// The files of a task on the hub; that of its training split only where examples are drawn from it.
-fn fetch(task: Task, options: TaskOptions, hub: &mut Hub<'_>) -> Result<TaskFiles> {
-    let published = task.published();
-    let mut file = |name: &String| hub.file(&published.repo, name).map(TaskFile::from);
-    let training = published.training.as_ref().filter(|_| options.num_fewshot > 0);
-    Ok(TaskFiles {
-        evaluation: file(&published.evaluation)?,
-        training: training.map(file).transpose()?,
-    })
-}
-
-/// Answers the questions, and writes them down where that is asked for.
-///
-/// # Errors
-/// When the tokenizer does not fit, the model or the device fails, or the samples cannot be written.
-pub(crate) fn answer(
-    asked: Asked,
-    chosen: &Chosen,
-    device: &DeviceSpec,
-    quiet: bool,
-) -> Result<TasksOutcome> {
-    let tokenizer = data::tokenizer(chosen)?;
-    let max_length = chosen.model.decoder.config().max_positions();
-    let job = Job {
-        model: &chosen.model,
-        encoder: PairEncoder::new(&tokenizer, &chosen.dir, max_length),
-        runs: &asked.runs,
-        quiet,
-    };
-    let (tasks, work) = dispatch_opened(device, job)??;
-    if let Some(log) = asked.log {
-        write_samples(log, tasks.iter().flat_map(|task| &task.samples))?;
-    }
-    let mean_acc = tasks.iter().map(|task| task.scores.acc).sum::<f64>() / tasks.len() as f64;
-    Ok(TasksOutcome {
-        tasks,
-        mean_acc,
-        limit: asked.options.limit,
-        work,
-    })
-}
-
-struct Job<'a> {
-    model: &'a Model,
-    encoder: PairEncoder<'a>,
-    runs: &'a [TaskRun],
-    quiet: bool,
-}
-
-impl DeviceJob for Job<'_> {
-    type Output = Result<(Vec<TaskOutcome>, Work)>;
-
-    fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
-        let model = (&self.model.checkpoint, &self.model.decoder);
-        evaluate::<B>(model, &self.encoder, self.runs, device, &mut Bar::new(self.quiet))
+impl Asked {
+    /// Answers the questions, and writes them down where that is asked for.
+    ///
+    /// # Errors
+    /// As [`Questions::answer`]; when the samples cannot be written.
+    pub(crate) fn answer(self, model: &Model, device: &DeviceSpec, quiet: bool) -> Result<TasksOutcome> {
+        let report = self.questions.answer(model, device, &mut Bar::new(quiet))?;
+        if let Some(log) = self.log {
+            report.write_samples(log)?;
+        }
+        Ok(TasksOutcome(report))
     }
 }
 
@@ -134,12 +106,12 @@ impl TasksOutcome {
                 with_error(scores.perplexity, scores.perplexity_stderr),
             ]
         };
-        let mut rows: Vec<Vec<String>> = self.tasks.iter().map(row).collect();
+        let mut rows: Vec<Vec<String>> = self.0.tasks.iter().map(row).collect();
         if rows.len() > 1 {
             let mean = [
                 String::from("mean"),
                 String::new(),
-                format!("{:.4}", self.mean_acc),
+                format!("{:.4}", self.0.mean_acc),
             ];
             rows.push([mean.to_vec(), vec![String::new(); 2]].concat());
         }
@@ -153,14 +125,4 @@ impl TasksOutcome {
         let header: Vec<&str> = used.iter().map(|column| header[*column]).collect();
         show::table(&header, &rows)
     }
-}
-
-/// One line of JSON a sample.
-fn write_samples<'a>(mut file: AtomicFile, samples: impl Iterator<Item = &'a Sample>) -> Result<()> {
-    for sample in samples {
-        let mut line = serde_json::to_vec(sample).map_err(|e| Error::Internal { what: e.to_string() })?;
-        line.push(b'\n');
-        file.write(&line)?;
-    }
-    file.finish()
 }

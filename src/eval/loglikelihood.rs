@@ -5,9 +5,9 @@
 
 use super::perplexity::PASS_BYTES;
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
-use crate::limits::Limits;
+use crate::error::{Error, Result, SolverError};
 use crate::progress::{Event, Observer};
+use crate::prune::Limits;
 use burn::tensor::{Int, Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::{Decoder, Head, Pack};
@@ -92,10 +92,10 @@ pub fn loglikelihoods<B: SolverOps>(
         .flatten()
         .any(|score| !score.loglikelihood.is_finite())
     {
-        return Err(Error::NotFinite {
+        return Err(Error::from(SolverError::NotFinite {
             what: "the likelihood",
             operator: "the evaluated text".into(),
-        });
+        }));
     }
     Ok((scores, work))
 }
@@ -236,8 +236,10 @@ impl Plan {
             .select(0, predicting)
             .reshape([1, count, width]);
         let (nll, best) = head.token_scores(hidden, targets);
-        let best = best.try_into_data().map_err(|error| Error::DeviceFailed {
-            reason: error.to_string(),
+        let best = best.try_into_data().map_err(|error| {
+            Error::from(SolverError::DeviceFailed {
+                reason: error.to_string(),
+            })
         })?;
         Ok(Predictions {
             nll: crate::solver::download(nll)?,

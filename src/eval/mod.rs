@@ -1,12 +1,18 @@
 //! What a model is worth: perplexity on text, and accuracy on zero-shot tasks.
 
 mod along;
+mod generate;
 mod loglikelihood;
 mod perplexity;
+mod prompt;
+mod score;
 pub mod tasks;
 
-pub use along::Score as PerplexityScore;
-pub(crate) use along::{Along, check_windows};
+pub(crate) use along::Along;
+
+pub use generate::{Generator, Sampling};
 pub use loglikelihood::{Request, Score, Work, loglikelihoods};
 pub(crate) use perplexity::head_nll;
-pub use perplexity::{Perplexity, perplexity};
+pub use perplexity::{Perplexity, measure, perplexity};
+pub use prompt::{Continuation, Prompt};
+pub use score::Score as PerplexityScore;

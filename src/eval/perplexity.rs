@@ -1,13 +1,13 @@
 //! Perplexity by the protocol of all published tables (SparseGPT's): non-overlapping windows, mean cross entropy over the
 //! targets of each, `exp` of the mean. The decoder is streamed: one layer at a time over all windows of a pass.
 
-use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
-use crate::limits::Limits;
+use crate::checkpoint::{Checkpoint, Model};
+use crate::config::PruneConfig;
+use crate::error::{Error, Result, SolverError};
 use crate::progress::{Event, Observer};
-use crate::prune::token_batches;
+use crate::prune::{Limits, token_batches};
 use burn::tensor::{Int, Tensor, TensorData};
-use fista_pruner_backends::SolverOps;
+use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch_opened};
 use fista_pruner_models::Decoder;
 use serde::Serialize;
 
@@ -45,7 +45,7 @@ pub fn perplexity<B: SolverOps>(
     observer: &mut dyn Observer,
 ) -> Result<Perplexity> {
     let seq_len = windows.first().map_or(0, Vec::len);
-    super::check_windows(windows, "--seq-len")?;
+    crate::text::check_windows(windows, "‹seq-len›")?;
     let config = decoder.config();
     let window_bytes = seq_len * config.hidden_size() * size_of::<f32>();
     let per_pass = (PASS_BYTES / window_bytes.max(1)).max(1);
@@ -67,10 +67,10 @@ pub fn perplexity<B: SolverOps>(
     observer.event(Event::Done);
     let mean_nll = window_nll.iter().sum::<f64>() / window_nll.len() as f64;
     if !mean_nll.is_finite() {
-        return Err(Error::NotFinite {
+        return Err(Error::from(SolverError::NotFinite {
             what: "the likelihood",
             operator: "the evaluated text".into(),
-        });
+        }));
     }
     Ok(Perplexity {
         perplexity: mean_nll.exp(),
@@ -81,6 +81,46 @@ pub fn perplexity<B: SolverOps>(
         seq_len,
         window_nll,
     })
+}
+
+/// [`perplexity`] on a device that is open.
+///
+/// # Errors
+/// As [`perplexity`].
+pub fn measure(
+    model: &Model,
+    windows: &[Vec<u32>],
+    device: &DeviceSpec,
+    observer: &mut dyn Observer,
+) -> Result<Perplexity> {
+    let work = Work {
+        model,
+        windows,
+        observer,
+    };
+    dispatch_opened(device, work)?
+}
+
+/// What runs on the device.
+struct Work<'a> {
+    model: &'a Model,
+    windows: &'a [Vec<u32>],
+    observer: &'a mut dyn Observer,
+}
+
+impl DeviceJob for Work<'_> {
+    type Output = Result<Perplexity>;
+
+    fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
+        let model = (&self.model.checkpoint, &self.model.decoder);
+        perplexity::<B>(
+            model,
+            self.windows,
+            PruneConfig::BATCH_TOKENS,
+            device,
+            self.observer,
+        )
+    }
 }
 
 fn one_pass<B: SolverOps>(

@@ -345,9 +345,9 @@ impl<'a> Hub<'a> {
         if self.client.is_none() {
             self.client = Some(Client::new(&self.config)?);
         }
-        self.client.as_ref().ok_or_else(|| Error::Internal {
-            what: "the hub's client vanished".into(),
-        })
+        self.client
+            .as_ref()
+            .ok_or_else(|| Error::internal("the hub's client vanished"))
     }
 }
 

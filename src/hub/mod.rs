@@ -29,3 +29,15 @@ pub use error::HubError;
 pub use fetch::{Fetched, Hub, ModelSnapshot, Transfer};
 pub use id::{DatasetId, Repo, RepoKind};
 pub use select::Split;
+
+/// Opens the hub once it is needed; nothing is sent before a file is asked for.
+pub type OpenHub<'a> = dyn FnMut() -> crate::error::Result<Hub<'static>> + 'a;
+
+/// The hub that the environment describes, without a word about downloads.
+///
+/// # Errors
+/// When a variable has a value that makes no sense.
+pub fn from_environment() -> crate::error::Result<Hub<'static>> {
+    let config = HubConfig::from_variables(|name| std::env::var(name).ok())?;
+    Ok(Hub::new(config, |_| {}))
+}

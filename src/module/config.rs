@@ -1,9 +1,8 @@
 //! What is asked of a pruned module.
 
 use super::paths::Paths;
-use crate::config::SolverConfig;
-use crate::error::{Error, Result};
-use crate::pattern::Pattern;
+use crate::config::{Pattern, SolverConfig};
+use crate::error::{ConfigError, Error, Result};
 use std::collections::BTreeMap;
 
 /// What a layer's inputs and its target are once layers before it are pruned. `X` is the layer's input in the dense
@@ -58,10 +57,10 @@ impl ModuleConfig {
     pub(crate) fn validate(&self) -> Result<()> {
         self.solver.validate()?;
         if self.at_once == Some(0) {
-            return Err(Error::Setting {
+            return Err(Error::from(ConfigError::Setting {
                 setting: "at_once",
                 reason: "must be at least 1".into(),
-            });
+            }));
         }
         Ok(())
     }

@@ -1,7 +1,5 @@
 //! What can go wrong with a caller's module.
 
-use super::paths::list;
-
 /// Why a module cannot be pruned, or a mask not be used with it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -105,5 +103,16 @@ impl ModuleError {
             }
             _ => return None,
         })
+    }
+}
+
+/// The first few paths, in backticks.
+fn list(paths: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = paths.iter().take(SHOWN).map(|path| format!("`{path}`")).collect();
+    match paths.len() {
+        0 => "none".into(),
+        n if n > SHOWN => format!("{} and {} more", shown.join(", "), n - SHOWN),
+        _ => shown.join(", "),
     }
 }

@@ -3,8 +3,8 @@
 use super::error::ModuleError;
 use super::layers::{Survey, each_weight, map_weights, transposed};
 use super::paths::Paths;
+use crate::artifact::mask::{Masks, OperatorMask, bits, read, write};
 use crate::error::{Error, Result};
-use crate::mask::{Masks, OperatorMask, bits, read, write};
 use crate::solver::download;
 use burn::module::Module;
 use burn::tensor::backend::Backend;

@@ -21,7 +21,7 @@
 //! use burn::nn::{Linear, LinearConfig};
 //! use burn::tensor::{Distribution, Tensor, activation::relu, backend::Backend};
 //! use fista_pruner::module::{ApplyLinear, Direct, ModuleConfig, prune};
-//! use fista_pruner::pattern::Pattern;
+//! use fista_pruner::config::Pattern;
 //!
 //! #[derive(Module, Debug)]
 //! struct Mlp<B: Backend> {

@@ -5,8 +5,8 @@ use super::mask::SparsityMask;
 use super::moments::Moments;
 use super::paths::Paths;
 use super::schedule::Gradual;
+use crate::config::Pattern;
 use crate::error::Result;
-use crate::pattern::Pattern;
 use burn::module::{AutodiffModule, ParamId};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::record::AdaptorRecord;
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 /// use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 /// use burn::tensor::{Distribution, Tensor};
 /// use fista_pruner::module::{Gradual, MaskedOptimizer, Paths, SparsityMask};
-/// use fista_pruner::pattern::Pattern;
+/// use fista_pruner::config::Pattern;
 ///
 /// type Training = Autodiff<Flex>;
 /// let device = Default::default();

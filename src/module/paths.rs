@@ -98,17 +98,6 @@ impl Paths {
     }
 }
 
-/// The first few paths, in backticks.
-pub(crate) fn list(paths: &[String]) -> String {
-    const SHOWN: usize = 8;
-    let shown: Vec<String> = paths.iter().take(SHOWN).map(|path| format!("`{path}`")).collect();
-    match paths.len() {
-        0 => "none".into(),
-        n if n > SHOWN => format!("{} and {} more", shown.join(", "), n - SHOWN),
-        _ => shown.join(", "),
-    }
-}
-
 fn matches(glob: &str, path: &str) -> bool {
     let parts = |text: &str| -> Vec<Vec<char>> {
         let parts = text.split('.').filter(|part| !part.is_empty());

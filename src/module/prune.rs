@@ -8,8 +8,8 @@ use super::recorder::{Purpose, Recorder};
 use super::report::{LeftAlone, LinearReport, ModuleReport};
 use crate::checkpoint::{StoredDtype, round_to};
 use crate::error::{Error, Result};
+use crate::prune::Statistics;
 use crate::solver::{self, Solution};
-use crate::statistics::Statistics;
 use burn::module::{AutodiffModule, Module, ParamId};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{DType, Tensor, TensorData};
@@ -34,7 +34,7 @@ type Weights<B> = BTreeMap<String, Tensor<B, 2>>;
 ///
 /// # Errors
 /// [`Error::Module`] when the choice of layers matches nothing, a chosen layer sees no input or one of the wrong width;
-/// [`Error::PatternDoesNotFit`] before any work; and what [`solver::solve`] refuses.
+/// [`PatternError::DoesNotFit`] before any work; and what [`solver::solve`] refuses.
 pub fn prune<B, M, T, R>(
     module: M,
     batches: &[T],
@@ -132,7 +132,8 @@ fn check_patterns(layers: &[Layer], config: &ModuleConfig) -> Result<()> {
     layers.iter().try_for_each(|layer| {
         let pattern = config.pattern_for(&layer.path);
         pattern.check_inputs(&layer.path, layer.shape[1])
-    })
+    })?;
+    Ok(())
 }
 
 /// The weights `[in, out]` of the chosen layers, by id.
@@ -222,9 +223,10 @@ where
     ) -> Result<LinearReport> {
         let started = Instant::now();
         let pattern = config.pattern_for(&layer.path);
-        let original = self.originals.get(&layer.id).ok_or_else(|| Error::Internal {
-            what: format!("the module has lost `{}`", layer.path),
-        })?;
+        let original = self
+            .originals
+            .get(&layer.id)
+            .ok_or_else(|| Error::internal(format!("the module has lost `{}`", layer.path)))?;
         let weight = original.clone().transpose().cast(DType::F32);
         let mut problem = statistics.problem(&layer.path, weight);
         problem.tokens = Some(statistics.tokens);

@@ -2,7 +2,7 @@
 
 use super::error::ModuleError;
 use super::layers::Layer;
-use crate::statistics::Accumulator;
+use crate::prune::Accumulator;
 use burn::module::ParamId;
 use burn::nn::Linear;
 use burn::tensor::backend::Backend;

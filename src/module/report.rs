@@ -1,6 +1,6 @@
 //! What was done to a module.
 
-use crate::pattern::Pattern;
+use crate::config::Pattern;
 use crate::solver::SolveInfo;
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -1,7 +1,7 @@
 //! How many zeros a weight has at each step of a training that prunes gradually.
 
-use crate::error::{Error, Result};
-use crate::pattern::Pattern;
+use crate::config::Pattern;
+use crate::error::{ConfigError, Error, Result};
 
 /// The cubic schedule of Zhu & Gupta (arXiv 1710.01878, Eq. 1): many zeros early, while there is redundancy, few late.
 ///
@@ -13,7 +13,7 @@ use crate::pattern::Pattern;
 ///
 /// ```
 /// use fista_pruner::module::Gradual;
-/// use fista_pruner::pattern::Pattern;
+/// use fista_pruner::config::Pattern;
 ///
 /// let schedule = Gradual::new(Pattern::unstructured(0.8)?, 100, 10, 4)?;
 /// assert_eq!(schedule.rate(99), 0.0);
@@ -46,10 +46,10 @@ impl Gradual {
     pub fn new(target: Pattern, first_step: usize, every: usize, updates: usize) -> Result<Self> {
         for (setting, value) in [("every", every), ("updates", updates)] {
             if value == 0 {
-                return Err(Error::Setting {
+                return Err(Error::from(ConfigError::Setting {
                     setting,
                     reason: "must be at least 1".into(),
-                });
+                }));
             }
         }
         Ok(Self {
@@ -67,13 +67,13 @@ impl Gradual {
     /// When it is negative or above the target's.
     pub fn starting_at(self, initial: f64) -> Result<Self> {
         if !(0.0..=self.target.rate()).contains(&initial) {
-            return Err(Error::Setting {
+            return Err(Error::from(ConfigError::Setting {
                 setting: "initial",
                 reason: format!(
                     "must lie between 0 and the target's share of zeros, {}",
                     self.target.rate()
                 ),
-            });
+            }));
         }
         Ok(Self { initial, ..self })
     }

@@ -2,16 +2,15 @@
 //! a queue; every device takes layers from it and prunes them. Weights come out as one device would give them: what a layer
 //! is pruned with does not depend on who prunes it.
 
+use super::gather::through;
 use super::layer::{BranchState, LayerRun};
+use super::selection::{check_selection, dense_input_only, operators_by_layer};
 use super::weights::DenseLayer;
-use super::{
-    Branch, SavedStatistics, Source, StateStore, States, WeightSink, check_selection, dense_input_only,
-    embed, operators_by_layer, selected, through,
-};
+use super::{Branch, SavedStatistics, Source, StateStore, States, WeightSink, embed, selected};
 use crate::config::PruneConfig;
-use crate::error::{Error, Result};
-use crate::limits::Limits;
+use crate::error::{ConfigError, Error, Result, SolverError};
 use crate::progress::{Event, Observer, silent};
+use crate::prune::Limits;
 use crate::report::{LayerSeconds, OperatorReport};
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch_opened};
@@ -87,10 +86,12 @@ pub fn prune_on_devices(
 ) -> Result<(Vec<OperatorReport>, Vec<LayerSeconds>)> {
     config.solver.validate()?;
     check_selection(source.decoder, config)?;
-    dense_input_only(config, "--device")?;
-    let first = devices.first().ok_or_else(|| Error::Setting {
-        setting: "--device",
-        reason: "no device".into(),
+    dense_input_only(config, "‹device›")?;
+    let first = devices.first().ok_or_else(|| {
+        Error::from(ConfigError::Setting {
+            setting: "‹device›",
+            reason: "no device".into(),
+        })
     })?;
     let stop = AtomicBool::new(false);
     let shared = Shared {
@@ -151,9 +152,9 @@ fn dispatched<J: DeviceJob<Output = Result<()>>>(device: &DeviceSpec, job: J) ->
     let run = std::panic::AssertUnwindSafe(|| dispatch_opened(device, job));
     match std::panic::catch_unwind(run) {
         Ok(outcome) => outcome?,
-        Err(_) => Err(Error::DeviceFailed {
+        Err(_) => Err(Error::from(SolverError::DeviceFailed {
             reason: format!("the work on `{device}` broke off"),
-        }),
+        })),
     }
 }
 
@@ -175,9 +176,9 @@ fn store(
     let to_come = operators_by_layer(shared.source.decoder, &[shared.config]);
     let (mut operators, mut seconds) = (Vec::new(), Vec::new());
     for _ in span.clone() {
-        let next = finished.recv().map_err(|_| Error::Internal {
-            what: "a device ended before its work did".into(),
-        })??;
+        let next = finished
+            .recv()
+            .map_err(|_| Error::internal("a device ended before its work did"))??;
         let layer = next.layer;
         observer.event(Event::Layer {
             layer,

@@ -1,15 +1,15 @@
 //! One decoder layer: its operator groups in order, in every branch.
 
+use super::gather::{statistics, through};
 use super::weights::{DenseLayer, PrunedLayer};
-use super::{Branch, BranchOutcome, SavedStatistics, Source, States, statistics, through};
+use super::{Branch, BranchOutcome, SavedStatistics, Source, States};
 use crate::checkpoint::{StoredDtype, round_to};
-use crate::config::LayerInput;
+use crate::config::{LayerInput, Pattern};
 use crate::error::{Error, Result};
-use crate::pattern::Pattern;
 use crate::progress::{Event, Observer};
+use crate::prune::{Accumulator, Statistics};
 use crate::report::OperatorReport;
 use crate::solver::{self, LayerProblem, Solution, Together};
-use crate::statistics::{Accumulator, Statistics};
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::{Layer, OperatorSpec};
 use std::time::{Duration, Instant};
@@ -213,9 +213,9 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
     }
 
     fn weight(&self, operator: &OperatorSpec, name: &str) -> Result<burn::tensor::Tensor<B, 2>> {
-        self.dense.weight(operator)?.ok_or_else(|| Error::Internal {
-            what: format!("the decoder has no operator `{name}`"),
-        })
+        self.dense
+            .weight(operator)?
+            .ok_or_else(|| Error::internal(format!("the decoder has no operator `{name}`")))
     }
 
     /// Solves a group's operators, which have these statistics in common, and finishes each.

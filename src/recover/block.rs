@@ -8,11 +8,11 @@
 use super::checkpoints::Progress;
 use super::config::BlockConfig;
 use super::gradient::{Gradients, Tracked, Wanted, each, each_gradient, gradients};
+use super::job::{Hidden, Job, finite, window_states};
 use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::{batches, warm_cosine};
-use super::{Hidden, Job, finite, window_states};
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, Result};
 use crate::module::{MaskedOptimizer, Paths, SparsityMask};
 use crate::progress::{Event, Observer};
 use crate::prune::WeightSink;
@@ -95,9 +95,11 @@ pub(super) fn run<B: SolverOps>(
     sink: &mut dyn WeightSink,
     observer: &mut dyn Observer,
 ) -> Result<(Vec<Curve>, usize)> {
-    let dense_model = job.dense.ok_or_else(|| Error::Setting {
-        setting: "--dense",
-        reason: "`block` reconstructs the dense model's activations: name that model".into(),
+    let dense_model = job.dense.ok_or_else(|| {
+        Error::from(ConfigError::Setting {
+            setting: "‹dense›",
+            reason: "`block` reconstructs the dense model's activations: name that model".into(),
+        })
     })?;
     let mut progress = Progress::open(job)?;
     let layers = job.pruned.decoder.config().num_layers();

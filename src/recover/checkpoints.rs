@@ -1,15 +1,15 @@
 //! What a recovery has done so far, in a folder, so that an interrupted run goes on where it was. A folder belongs to one
 //! run: models, windows and settings. Its files appear whole.
 
-use super::Job;
+use super::job::Job;
 use super::operators::Operator;
 use super::report::Curve;
-use crate::atomic_file::AtomicFile;
 use crate::checkpoint::build::FileBuilder;
 use crate::checkpoint::file::WeightFile;
 use crate::checkpoint::header::Header;
 use crate::checkpoint::{StoredDtype, decode_into, encode};
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, Result};
+use crate::system::AtomicFile;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -70,9 +70,11 @@ impl Folder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((folder, None)),
             Err(error) => return Err(Error::io("read", file)(error)),
         };
-        let refuse = |reason: String| Error::Setting {
-            setting: "--checkpoints",
-            reason,
+        let refuse = |reason: String| {
+            Error::from(ConfigError::Setting {
+                setting: "‹checkpoints›",
+                reason,
+            })
         };
         let other = || {
             refuse(format!(
@@ -96,9 +98,8 @@ impl Folder {
             key: self.key.clone(),
             done,
         };
-        let json = serde_json::to_vec(&state).map_err(|e| Error::Internal {
-            what: format!("progress is no JSON: {e}"),
-        })?;
+        let json =
+            serde_json::to_vec(&state).map_err(|e| Error::internal(format!("progress is no JSON: {e}")))?;
         self.write(STATE, &json)
     }
 
@@ -149,9 +150,11 @@ impl Folder {
         if !self.file(&name).exists() {
             return Ok(None);
         }
-        let damaged = || Error::Setting {
-            setting: "--checkpoints",
-            reason: format!("`{}` is damaged: remove the folder", self.file(&name).display()),
+        let damaged = || {
+            Error::from(ConfigError::Setting {
+                setting: "‹checkpoints›",
+                reason: format!("`{}` is damaged: remove the folder", self.file(&name).display()),
+            })
         };
         let file = WeightFile::open(&self.path, &name)?;
         let (header, _) = Header::read(&file)?;
@@ -222,9 +225,8 @@ fn key(job: &Job<'_>) -> Result<String> {
         hasher.update((window.len() as u64).to_le_bytes());
         window.iter().for_each(|id| hasher.update(id.to_le_bytes()));
     }
-    let settings = serde_json::to_string(job.recovery).map_err(|e| Error::Internal {
-        what: format!("settings are no JSON: {e}"),
-    })?;
+    let settings = serde_json::to_string(job.recovery)
+        .map_err(|e| Error::internal(format!("settings are no JSON: {e}")))?;
     hasher.update(settings);
     Ok(format!("{:x}", hasher.finalize()))
 }
@@ -303,9 +305,11 @@ impl Progress {
             Some(folder) => folder.read_layer(layer, operators)?,
             None => None,
         };
-        let (values, _) = stored.ok_or_else(|| Error::Setting {
-            setting: "--checkpoints",
-            reason: format!("the weights of layer {layer} are missing: remove the folder"),
+        let (values, _) = stored.ok_or_else(|| {
+            Error::from(ConfigError::Setting {
+                setting: "‹checkpoints›",
+                reason: format!("the weights of layer {layer} are missing: remove the folder"),
+            })
         })?;
         for (operator, values) in operators.iter_mut().zip(values) {
             operator.values = values;

@@ -1,6 +1,6 @@
 //! What is asked of a recovery: the method and its settings, each default with its source.
 
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// How the surviving weights are adapted.
@@ -31,24 +31,24 @@ impl Recovery {
     /// Finds settings that no run can have.
     ///
     /// # Errors
-    /// [`Error::Setting`] with the flag's name.
+    /// [`ConfigError::Setting`] with the flag's name.
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::Block(config) => {
-                at_least_one("--epochs", config.epochs)?;
-                at_least_one("--batch", config.batch)?;
-                positive("--learning-rate", config.learning_rate)
+                at_least_one("‹epochs›", config.epochs)?;
+                at_least_one("‹batch›", config.batch)?;
+                positive("‹learning-rate›", config.learning_rate)
             }
             Self::Spp(config) => {
-                at_least_one("--epochs", config.epochs)?;
-                at_least_one("--batch", config.batch)?;
-                at_least_one("--rank", config.rank)?;
-                positive("--learning-rate", config.learning_rate)
+                at_least_one("‹epochs›", config.epochs)?;
+                at_least_one("‹batch›", config.batch)?;
+                at_least_one("‹rank›", config.rank)?;
+                positive("‹learning-rate›", config.learning_rate)
             }
             Self::Mezo(config) => config.validate(),
             Self::Subzero(config) => {
-                at_least_one("--rank", config.rank)?;
-                at_least_one("--refresh", config.refresh)?;
+                at_least_one("‹rank›", config.rank)?;
+                at_least_one("‹refresh›", config.refresh)?;
                 config.steps.validate()
             }
         }
@@ -60,7 +60,7 @@ fn at_least_one(setting: &'static str, value: usize) -> Result<()> {
         return Ok(());
     }
     let reason = "must be at least 1".into();
-    Err(Error::Setting { setting, reason })
+    Err(Error::from(ConfigError::Setting { setting, reason }))
 }
 
 fn positive(setting: &'static str, value: f64) -> Result<()> {
@@ -68,7 +68,7 @@ fn positive(setting: &'static str, value: f64) -> Result<()> {
         return Ok(());
     }
     let reason = format!("{value} is not a positive number");
-    Err(Error::Setting { setting, reason })
+    Err(Error::from(ConfigError::Setting { setting, reason }))
 }
 
 /// Block reconstruction by Adam.
@@ -144,11 +144,11 @@ pub struct ZerothConfig {
 
 impl ZerothConfig {
     fn validate(&self) -> Result<()> {
-        at_least_one("--steps", self.steps)?;
-        at_least_one("--batch", self.batch)?;
-        positive("--epsilon", self.epsilon)?;
+        at_least_one("‹steps›", self.steps)?;
+        at_least_one("‹batch›", self.batch)?;
+        positive("‹epsilon›", self.epsilon)?;
         self.learning_rate
-            .map_or(Ok(()), |rate| positive("--learning-rate", rate))
+            .map_or(Ok(()), |rate| positive("‹learning-rate›", rate))
     }
 }
 

@@ -53,9 +53,7 @@ pub(super) fn gradients<B: Backend>(
     wanted: Wanted<'_>,
     loss: impl FnOnce(&Layer<Tracked<B>>, Tensor<Tracked<B>, 3>) -> Tensor<Tracked<B>, 1>,
 ) -> Result<Gradients<B>> {
-    let missing = |what: &str| Error::Internal {
-        what: format!("a loss does not depend on {what}"),
-    };
+    let missing = |what: &str| Error::internal(format!("a loss does not depend on {what}"));
     let mut tracked = Layer::<Tracked<B>>::from_inner(layer.clone()).no_grad();
     let mut leaves = Vec::with_capacity(wanted.operators.len());
     for operator in wanted.operators {

@@ -1,8 +1,7 @@
 //! The operators of a layer on the host: their weights as stored, and which of them survive.
 
-use crate::checkpoint::{StoredDtype, round_to};
-use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::checkpoint::{Model, StoredDtype, round_to};
+use crate::error::{ConfigError, Error, Result};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData};
 
@@ -54,9 +53,10 @@ impl Operator {
 
     /// The decoder does not know its own operator.
     pub(super) fn lost(&self) -> Error {
-        Error::Internal {
-            what: format!("the decoder has no operator of the tensor `{}`", self.tensor),
-        }
+        Error::internal(format!(
+            "the decoder has no operator of the tensor `{}`",
+            self.tensor
+        ))
     }
 }
 
@@ -94,8 +94,8 @@ pub(super) fn check_zeros(model: &Model) -> Result<()> {
             return Ok(());
         }
     }
-    Err(Error::Setting {
-        setting: "--model",
+    Err(Error::from(ConfigError::Setting {
+        setting: "‹model›",
         reason: "no operator of the model has a zero: prune it first".into(),
-    })
+    }))
 }

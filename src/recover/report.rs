@@ -1,9 +1,9 @@
 //! What a recovery did. Written beside the weights as `recovery_report.json`.
 
-use crate::calibration::WindowsSummary;
 use crate::error::{Error, Result};
 use crate::eval::PerplexityScore;
 use crate::report::ModelReport;
+use crate::text::WindowsSummary;
 use serde::{Deserialize, Serialize};
 
 /// The name of the report inside an output folder.
@@ -93,8 +93,6 @@ impl RecoveryReport {
     /// # Errors
     /// When a number is not finite.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec_pretty(self).map_err(|e| Error::Internal {
-            what: format!("the report is no JSON: {e}"),
-        })
+        serde_json::to_vec_pretty(self).map_err(|e| Error::internal(format!("the report is no JSON: {e}")))
     }
 }

@@ -8,11 +8,11 @@
 use super::checkpoints::{Exact, Folder};
 use super::config::SppConfig;
 use super::gradient::{Tracked, Wanted, each, each_gradient, gradients};
+use super::job::{Hidden, Job, finite, mean_nll, window_states};
 use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::{batches, warm_cosine};
-use super::{Hidden, Job, finite, mean_nll, window_states};
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, Result};
 use crate::progress::{Event, Observer};
 use crate::prune::WeightSink;
 use crate::solver::download;
@@ -338,9 +338,9 @@ impl<'a, B: SolverOps> Run<'a, B> {
             let loss = head.token_nll(predicting, targets).mean();
             let value: f64 = download(loss.clone().inner())?.into_iter().map(f64::from).sum();
             let mut all = loss.div_scalar(count).backward();
-            let gradient = hidden.grad_remove(&mut all).ok_or_else(|| Error::Internal {
-                what: "the likelihood does not depend on the hidden states".into(),
-            })?;
+            let gradient = hidden
+                .grad_remove(&mut all)
+                .ok_or_else(|| Error::internal("the likelihood does not depend on the hidden states"))?;
             Ok((value / count, gradient))
         })?;
         let (losses, gradients): (Vec<f64>, Hidden<B>) = parts.into_iter().unzip();
@@ -350,9 +350,8 @@ impl<'a, B: SolverOps> Run<'a, B> {
     fn save(&mut self, folder: &Folder) -> Result<()> {
         let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
         let records = (self.factors.clone().into_record(), self.optimizer.to_record());
-        let bytes = Recorder::<Tracked<B>>::record(&recorder, records, ()).map_err(|e| Error::Internal {
-            what: format!("the factors cannot be stored: {e}"),
-        })?;
+        let bytes = Recorder::<Tracked<B>>::record(&recorder, records, ())
+            .map_err(|e| Error::internal(format!("the factors cannot be stored: {e}")))?;
         // The count of steps is in the same file as what they led to, by name.
         folder.write(&state_file(self.done.steps.len()), &bytes)?;
         folder.save(&self.done)?;
@@ -368,9 +367,11 @@ impl<'a, B: SolverOps> Run<'a, B> {
         let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
         let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
         let (factors, optimizer) =
-            Recorder::<Tracked<B>>::load(&recorder, bytes, self.device).map_err(|e| Error::Setting {
-                setting: "--checkpoints",
-                reason: format!("`{}` is damaged ({e}): remove the folder", path.display()),
+            Recorder::<Tracked<B>>::load(&recorder, bytes, self.device).map_err(|e| {
+                Error::from(ConfigError::Setting {
+                    setting: "‹checkpoints›",
+                    reason: format!("`{}` is damaged ({e}): remove the folder", path.display()),
+                })
             })?;
         self.factors = std::mem::take(&mut self.factors).load_record(factors);
         self.optimizer = self.optimizer.clone().load_record(optimizer);
@@ -405,8 +406,7 @@ fn state_file(steps: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::CheckpointWriter;
-    use crate::model::Model;
+    use crate::checkpoint::{CheckpointWriter, Model};
     use crate::recover::Recovery;
     use burn::backend::Flex;
     use std::path::Path;

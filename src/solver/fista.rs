@@ -2,10 +2,12 @@
 //!
 //! Legend: see [`super`]; `L = λ_max(G)`, `λ` weighs the ℓ1 term, `t` is FISTA's momentum sequence.
 
-use super::{LayerProblem, Round, Solution, SolveInfo, StopReason, download, scaled, warm_start};
-use crate::config::{FistaConfig, LambdaSearch, LambdaUnit, Scaling, SolverConfig, Threshold, WarmStart};
-use crate::error::{Error, Result};
-use crate::pattern::Pattern;
+use super::warm_start::warm_start;
+use super::{LayerProblem, Round, Solution, SolveInfo, StopReason, download, scaled};
+use crate::config::{
+    FistaConfig, LambdaSearch, LambdaUnit, Pattern, Scaling, SolverConfig, Threshold, WarmStart,
+};
+use crate::error::{Error, Result, SolverError};
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::{AcceleratedState, AcceleratedStep, SolverOps};
 
@@ -72,10 +74,10 @@ pub fn minimise<B: SolverOps>(
         (state, progress) = B::accelerated_step(state, image, weight, drift, step);
         last_step = progress.squared_move.sqrt();
         if !last_step.is_finite() {
-            return Err(Error::NotFinite {
+            return Err(Error::from(SolverError::NotFinite {
                 what: "the FISTA iterate",
                 operator: problem.name.clone(),
-            });
+            }));
         }
         // A momentum that was wrong: go on from the prox point as from a new start.
         t = if progress.restarted { 1.0 } else { t_next };
@@ -113,10 +115,10 @@ pub fn lipschitz<B: SolverOps>(problem: &LayerProblem<B>) -> Result<f64> {
         let residual = B::squared_distance(image.clone(), v.clone().mul_scalar(quotient)).sqrt();
         bound = quotient + residual;
         if !bound.is_finite() {
-            return Err(Error::NotFinite {
+            return Err(Error::from(SolverError::NotFinite {
                 what: "the Gram matrix",
                 operator: problem.name.clone(),
-            });
+            }));
         }
         if residual <= CLOSE * quotient {
             break;

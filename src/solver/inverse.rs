@@ -2,7 +2,7 @@
 //! device where moving the matrix is not.
 
 use super::{CHUNK, download};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SolverError};
 use burn::tensor::{Tensor, TensorData};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt;
@@ -223,9 +223,11 @@ impl HostInverse {
             *value = f64::from(*gram);
         }
         work.matrix.iter_mut().step_by(n + 1).for_each(|v| *v += rho);
-        let inverse = work.invert().ok_or_else(|| Error::Factorisation {
-            operator: name.to_owned(),
-            damping: rho,
+        let inverse = work.invert().ok_or_else(|| {
+            Error::from(SolverError::Factorisation {
+                operator: name.to_owned(),
+                damping: rho,
+            })
         })?;
         Ok(inverse.into_iter().map(|v| v as f32).collect())
     }

@@ -18,9 +18,8 @@
 
 use super::inverse::Inverse;
 use super::{LayerProblem, Solution, SolveInfo, StopReason, download, scaled};
-use crate::config::{SolverConfig, Threshold};
+use crate::config::{Pattern, SolverConfig, Threshold};
 use crate::error::{Error, Result};
-use crate::pattern::Pattern;
 use burn::tensor::Tensor;
 use fista_pruner_backends::{Selection, SolverOps, SplittingStep};
 
@@ -37,9 +36,10 @@ pub fn prune<B: SolverOps>(
     config: &SolverConfig,
 ) -> Result<Solution> {
     let alone = prune_together(vec![problem.clone()], &[pattern], config)?;
-    alone.into_iter().next().ok_or_else(|| Error::Internal {
-        what: "a problem has no solution".into(),
-    })
+    alone
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::internal("a problem has no solution"))
 }
 
 /// [`prune`] of operators that have one Gram matrix, side by side: ρ goes the same way for all, so one inverse serves them.

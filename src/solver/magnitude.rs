@@ -1,9 +1,8 @@
 //! Magnitude pruning: keep the largest `|W|`, of the whole matrix, of each row, or of each group.
 
 use super::{LayerProblem, Solution, SolveInfo, download};
-use crate::config::Threshold;
+use crate::config::{Pattern, Threshold};
 use crate::error::Result;
-use crate::pattern::Pattern;
 use fista_pruner_backends::SolverOps;
 
 /// Keeps the largest `|W|`; the kept weights stay as they are.

@@ -7,10 +7,9 @@
 //! Legend, beyond [`super`]'s: `U` is the upper Cholesky factor of the damped inverse, `G⁻¹ = Uᵀ U`; `d = U_jj`.
 
 use super::{LayerProblem, Solution, SolveInfo, download};
-use crate::config::SparseGptConfig;
-use crate::error::{Error, Result};
-use crate::pattern::Pattern;
-use crate::select::{keep_all_but, keep_in_groups};
+use crate::config::select::{keep_all_but, keep_in_groups};
+use crate::config::{Pattern, SparseGptConfig};
+use crate::error::{Error, Result, SolverError};
 use burn::tensor::{Tensor, TensorData};
 use faer::{Mat, Par, Side};
 use fista_pruner_backends::SolverOps;
@@ -173,10 +172,10 @@ fn inverse_factor(name: &str, gram: Vec<f32>, damping: f64) -> Result<(Mat<f64>,
     let n = gram.len().isqrt();
     let mean = (0..n).map(|j| f64::from(gram[j * n + j])).sum::<f64>() / n as f64;
     if !gram.iter().all(|g| g.is_finite()) {
-        return Err(Error::NotFinite {
+        return Err(Error::from(SolverError::NotFinite {
             what: "the Gram matrix",
             operator: name.to_owned(),
-        });
+        }));
     }
     let mut used = damping;
     while used <= MAX_DAMPING {
@@ -201,10 +200,10 @@ fn inverse_factor(name: &str, gram: Vec<f32>, damping: f64) -> Result<(Mat<f64>,
         }
         used *= 10.0;
     }
-    Err(Error::Factorisation {
+    Err(Error::from(SolverError::Factorisation {
         operator: name.to_owned(),
         damping: used / 10.0,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -242,7 +241,7 @@ mod tests {
         assert!(damping > 1.0);
         assert!(matches!(
             inverse_factor("w", vec![1.0, 200.0, 200.0, 1.0], 0.01),
-            Err(Error::Factorisation { .. })
+            Err(Error::Solver(SolverError::Factorisation { .. }))
         ));
     }
 }

@@ -1,11 +1,11 @@
 //! The operators of one group, solved side by side: they see the same inputs, so they have one Gram matrix, and what is made
 //! of it serves all of them. In: problems, patterns. Out: a solution each, the same to the last bit as of each alone.
 
-use super::{LayerProblem, Solution, dense, fista, l0, magnitude, polish, sparsegpt, wanda};
-use crate::config::{Method, SolverConfig, Threshold};
+use super::ridge::with_ridge;
+use super::solution::dense;
+use super::{LayerProblem, Solution, SolverError, fista, l0, magnitude, polish, sparsegpt, wanda};
+use crate::config::{Method, Pattern, SolverConfig, Threshold};
 use crate::error::{Error, Result};
-use crate::pattern::Pattern;
-use crate::ridge::Ridge;
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
 
@@ -34,8 +34,10 @@ impl<B: SolverOps> Together<B> {
             for problem in &mut self.problems {
                 problem.gram = Tensor::empty([0, 0], &device);
             }
-            let data = gram.try_into_data().map_err(|e| Error::DeviceFailed {
-                reason: e.to_string(),
+            let data = gram.try_into_data().map_err(|e| {
+                Error::from(SolverError::DeviceFailed {
+                    reason: e.to_string(),
+                })
             })?;
             self.away = Some(data);
         }
@@ -62,10 +64,10 @@ impl<B: SolverOps> Together<B> {
         for (problem, pattern) in self.problems.iter().zip(patterns) {
             pattern.check_inputs(&problem.name, problem.shape().1)?;
             if !(problem.target_energy.is_finite() && problem.drift_energy.is_finite()) {
-                return Err(Error::NotFinite {
+                return Err(Error::from(SolverError::NotFinite {
                     what: "the output activation",
                     operator: problem.name.clone(),
-                });
+                }));
             }
         }
         let mut solutions: Vec<Option<Solution>> = Vec::with_capacity(self.problems.len());
@@ -140,43 +142,29 @@ impl<B: SolverOps> Together<B> {
         };
         for (index, solution) in which.iter().zip(&polished) {
             if solution.values.iter().any(|v| !v.is_finite()) {
-                return Err(Error::NotFinite {
+                return Err(Error::from(SolverError::NotFinite {
                     what: "the solution",
                     operator: self.problems[*index].name.clone(),
-                });
+                }));
             }
         }
         Ok(polished)
     }
 }
 
-/// Adds the ridge to the diagonal of the problems' common Gram matrix: the error plus that much of the distance to the
-/// dense weight.
-pub(super) fn with_ridge<B: SolverOps>(problems: &mut [LayerProblem<B>], ridge: Ridge) -> Result<()> {
-    let Some(first) = problems.first_mut() else {
-        return Ok(());
-    };
-    let relative = ridge.relative(first.shape().1, first.tokens);
-    if relative == 0.0 {
-        return Ok(());
-    }
-    let diagonal = wanda::diagonal(first)?;
-    let n = diagonal.len();
-    let mean = diagonal.iter().map(|g| f64::from(*g)).sum::<f64>() / n.max(1) as f64;
-    // Inputs that carry next to nothing are held too, or the matrix might be singular.
-    let floor = FAINT * mean;
-    let added: Vec<f32> = diagonal
-        .iter()
-        .map(|g| (relative * (mean * f64::from(*g).max(floor)).sqrt()) as f32)
-        .collect();
-    let device = first.gram.device();
-    let added = Tensor::<B, 2>::from_data(TensorData::new(added, [1, n]), &device);
-    let gram = first.gram.clone() + Tensor::eye(n, &device) * added;
-    for problem in problems {
-        problem.gram = gram.clone();
-    }
-    Ok(())
+/// Chooses the operator's weight by the configured method.
+///
+/// # Errors
+/// When statistics or results are not finite, no damping makes the Gram matrix positive definite, or the device fails.
+pub fn solve<B: SolverOps>(
+    problem: &LayerProblem<B>,
+    pattern: Pattern,
+    config: &SolverConfig,
+) -> Result<Solution> {
+    let alone = Together::new(vec![problem.clone()]);
+    let solutions = alone.solve(&[pattern], config)?;
+    solutions
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::internal("a problem has no solution"))
 }
-
-/// Energy of an input, relative to the mean, below which it is held as if it had that much.
-const FAINT: f64 = 1e-4;

@@ -1,9 +1,8 @@
 //! Wanda (Sun et al., arXiv 2306.11695): keep the largest `|W_ij| · ‖X_j‖₂` within each output row.
 
 use super::{LayerProblem, Solution, SolveInfo, download};
-use crate::config::Threshold;
-use crate::error::{Error, Result};
-use crate::pattern::Pattern;
+use crate::config::{Pattern, Threshold};
+use crate::error::{Error, Result, SolverError};
 use burn::tensor::s;
 use fista_pruner_backends::SolverOps;
 use rayon::prelude::*;
@@ -51,9 +50,9 @@ pub(super) fn diagonal<B: SolverOps>(problem: &LayerProblem<B>) -> Result<Vec<f3
     if diagonal.iter().all(|g| g.is_finite()) {
         Ok(diagonal)
     } else {
-        Err(Error::NotFinite {
+        Err(Error::from(SolverError::NotFinite {
             what: "the Gram matrix",
             operator: problem.name.clone(),
-        })
+        }))
     }
 }

@@ -9,15 +9,14 @@ use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::tensor::activation::relu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Distribution, Tensor};
-use fista_pruner::config::{Method, SolverConfig};
-use fista_pruner::error::Error;
+use fista_pruner::config::{Method, Pattern, SolverConfig};
+use fista_pruner::error::{ConfigError, Error, PatternError, SolverError};
 use fista_pruner::module::{
     ApplyLinear, Correction, Direct, ModuleConfig, ModuleError, Paths, Recorder, Watch, prune,
     prune_in_training, watched,
 };
-use fista_pruner::pattern::Pattern;
+use fista_pruner::prune::Accumulator;
 use fista_pruner::solver;
-use fista_pruner::statistics::Accumulator;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -603,7 +602,7 @@ fn misuse_is_an_error() {
 
     let error = with(&config(Pattern::NOfM { n: 4, m: 7 }, Correction::None)).unwrap_err();
     assert!(
-        matches!(error, Error::PatternDoesNotFit { operator, inputs: 32, .. } if operator == "blocks.0.up")
+        matches!(error, Error::Pattern(PatternError::DoesNotFit { operator, inputs: 32, .. }) if operator == "blocks.0.up")
     );
 
     let error = with(&ModuleConfig {
@@ -613,10 +612,10 @@ fn misuse_is_an_error() {
     .unwrap_err();
     assert!(matches!(
         error,
-        Error::Setting {
+        Error::Config(ConfigError::Setting {
             setting: "at_once",
             ..
-        }
+        })
     ));
 
     let none: [Tensor<Device, 4>; 0] = [];
@@ -643,7 +642,9 @@ fn misuse_is_an_error() {
     let result = prune(broken, &batches, &half, |net, batch, recorder| {
         net.forward(batch.clone(), recorder)
     });
-    assert!(matches!(result, Err(Error::NotFinite { operator, .. }) if operator == "blocks.0.up"));
+    assert!(
+        matches!(result, Err(Error::Solver(SolverError::NotFinite { operator, .. })) if operator == "blocks.0.up")
+    );
 }
 
 #[test]

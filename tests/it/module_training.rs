@@ -15,12 +15,12 @@ use burn::optim::{
 };
 use burn::record::{BinBytesRecorder, FullPrecisionSettings, Record, Recorder};
 use burn::tensor::{Distribution, Tensor};
-use fista_pruner::error::Error;
+use fista_pruner::config::Pattern;
+use fista_pruner::error::{ArtifactError, Error, PatternError};
 use fista_pruner::module::{
     Direct, Gradual, MaskedOptimizer, ModuleConfig, ModuleError, Moments, Paths, SparsityMask,
     prune_in_training,
 };
-use fista_pruner::pattern::Pattern;
 
 type Training = Autodiff<Device>;
 
@@ -382,7 +382,10 @@ fn masks_are_stored_and_put_on_other_modules() {
     let mut damaged = std::fs::read(&file).unwrap();
     *damaged.last_mut().unwrap() ^= 1;
     std::fs::write(&file, damaged).unwrap();
-    assert!(matches!(SparsityMask::load(&file), Err(Error::Mask { .. })));
+    assert!(matches!(
+        SparsityMask::load(&file),
+        Err(Error::Artifact(ArtifactError::Mask { .. }))
+    ));
     assert!(SparsityMask::load(folder.path().join("missing")).is_err());
 }
 
@@ -413,7 +416,10 @@ fn masks_and_schedules_of_other_modules_are_errors() {
     );
     let schedule = Gradual::new(Pattern::NOfM { n: 3, m: 7 }, 0, 1, 1).unwrap();
     let result = optimizer().with_schedule(&net, &Paths::all(), schedule);
-    assert!(matches!(result, Err(Error::PatternDoesNotFit { .. })));
+    assert!(matches!(
+        result,
+        Err(Error::Pattern(PatternError::DoesNotFit { .. }))
+    ));
     let schedule = Gradual::new(Pattern::Unstructured(0.5), 0, 1, 1).unwrap();
     let result = optimizer().with_schedule(&net, &Paths::matching(["encoder.*"]), schedule);
     assert!(matches!(

@@ -2,8 +2,8 @@
 
 use crate::command::{Workspace, same_trees, tree_of};
 use crate::common::Device;
+use fista_pruner::checkpoint::Model;
 use fista_pruner::error::{Error, Result};
-use fista_pruner::model::Model;
 use fista_pruner::progress::Event;
 use fista_pruner::prune::WeightSink;
 use fista_pruner::recover::{
@@ -64,9 +64,7 @@ impl WeightSink for Collect {
 
     fn layer_done(&mut self, layer: usize, _: &[OperatorReport]) -> Result<()> {
         match self.fails_at {
-            Some(at) if at == layer => Err(Error::Internal {
-                what: "a full disk".into(),
-            }),
+            Some(at) if at == layer => Err(Error::internal("a full disk")),
             _ => Ok(()),
         }
     }

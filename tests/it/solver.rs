@@ -1,12 +1,10 @@
 //! The solver against scikit-learn, and against the official codes on a real layer.
 
 use crate::common::{Device, fixture, matrix, values};
-use fista_pruner::config::{FistaConfig, Method, SolverConfig, Threshold, WarmStart};
-use fista_pruner::pattern::Pattern;
-use fista_pruner::ridge::Ridge;
+use fista_pruner::config::{FistaConfig, Method, Pattern, Ridge, SolverConfig, Threshold, WarmStart};
+use fista_pruner::prune::Accumulator;
 use fista_pruner::solver::reference::{self, Matrix};
 use fista_pruner::solver::{LayerProblem, fista, solve};
-use fista_pruner::statistics::Accumulator;
 use safetensors::SafeTensors;
 use std::path::PathBuf;
 

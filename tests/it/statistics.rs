@@ -2,7 +2,7 @@
 
 use crate::common::Device;
 use burn::tensor::{Tensor, TensorData};
-use fista_pruner::statistics::Accumulator;
+use fista_pruner::prune::Accumulator;
 use rand::{Rng, SeedableRng};
 
 type Matrix = Tensor<Device, 2>;
@@ -109,7 +109,7 @@ fn an_operator_whose_drift_was_not_gathered_is_refused() {
         .finish("known")
         .unwrap()
         .problem("other", random(4, inputs, 4));
-    let pattern = fista_pruner::pattern::Pattern::unstructured(0.5).unwrap();
+    let pattern = fista_pruner::config::Pattern::unstructured(0.5).unwrap();
     let config = fista_pruner::config::SolverConfig::fast(None);
     let error = fista_pruner::solver::solve(&problem, pattern, &config).unwrap_err();
     assert!(error.to_string().contains("other"), "{error}");

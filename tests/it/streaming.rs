@@ -171,10 +171,9 @@ fn the_plan_knows_the_memory() {
 #[test]
 #[cfg(unix)]
 fn a_layer_of_70b_fits_a_40_gb_device() {
-    use fista_pruner::config::{Propagation, PruneConfig, SolverConfig};
-    use fista_pruner::model::Model;
-    use fista_pruner::pattern::Pattern;
-    use fista_pruner::plan::{Room, StatePlace, plan};
+    use fista_pruner::checkpoint::Model;
+    use fista_pruner::config::{Pattern, Propagation, PruneConfig, SolverConfig};
+    use fista_pruner::prune::plan::{Room, StatePlace, plan};
     use serde_json::json;
     use std::io::Write;
 

@@ -2,7 +2,7 @@
 //! is described in `docs/packed-format.md`.
 //!
 //! `container` reads one for [`Checkpoint`](super::Checkpoint), which gives its tensors as if they were not packed;
-//! `write` makes one for [`pack`](crate::pack). `codec` and `groups` know bytes only.
+//! `write` makes one for [`pack`](crate::artifact::pack). `codec` and `groups` know bytes only.
 
 mod codec;
 mod container;

@@ -1,8 +1,8 @@
 //! A JSON object a line, for programs. `docs/progress.md` describes the events; a test compares it with what is written.
 
 use super::state::State;
-use crate::memory::Memory;
 use crate::progress::Event;
+use crate::system::Memory;
 use serde::Serialize;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};

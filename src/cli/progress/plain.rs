@@ -1,8 +1,8 @@
 //! A line a step, for logs.
 
 use super::state::State;
-use crate::memory::Memory;
 use crate::progress::Event;
+use crate::system::Memory;
 use std::fmt::Write;
 
 pub(super) fn show(event: Event<'_>, state: &State, branches: &[String]) {

@@ -7,13 +7,15 @@
 //! ```
 
 use super::state::State;
-use super::{VIEW, lock};
-use crate::memory::Memory;
 use crate::progress::Event;
+use crate::system::Memory;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// The view on the terminal, while there is one.
+static VIEW: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// What follows the stage's name. The message is what is at hand, the prefix how it went so far.
 const TEMPLATE: &str =
@@ -21,13 +23,34 @@ const TEMPLATE: &str =
 /// How often times and memory are renewed while nothing happens.
 const TICK: Duration = Duration::from_millis(500);
 
+/// Takes the view off the terminal.
+pub(in crate::cli) fn clear() {
+    if let Some(view) = lock(&VIEW).take() {
+        view.finish_and_clear();
+    }
+}
+
+/// Does what writes to stderr while the view is out of the way.
+pub(in crate::cli) fn around_view(write: impl FnOnce()) {
+    let view = lock(&VIEW).clone();
+    match view {
+        Some(view) => view.suspend(write),
+        None => write(),
+    }
+}
+
+/// A panic elsewhere is no reason to stop showing things.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub(super) fn show(event: Event<'_>, state: &Arc<Mutex<State>>, branches: &[String]) {
     match event {
         Event::Stage { name, steps } => {
             let bar = open(name, steps, Arc::clone(state));
             *lock(&VIEW) = Some(bar);
         }
-        Event::Done => super::clear(),
+        Event::Done => clear(),
         event => {
             let (at_hand, so_far) = texts(&lock(state), branches);
             // An interruption has it taken away.

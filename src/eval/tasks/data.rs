@@ -2,10 +2,10 @@
 //! hub. Out: the rows.
 
 use super::{Task, TaskError};
-use crate::calibration::DataError;
-use crate::calibration::rows::{read_objects, unit};
 use crate::error::{Error, Result};
 use crate::hub::Fetched;
+use crate::text::DataError;
+use crate::text::rows::{read_objects, unit};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -196,6 +196,6 @@ mod tests {
         }
         let missing = read(Task::Rte, dir.path()).unwrap_err();
         assert!(missing.to_string().contains("rte.jsonl"), "{missing}");
-        assert!(missing.hint().unwrap().contains("--task-data"));
+        assert!(missing.hint().unwrap().contains("‹task-data›"));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::eval::Request;
-use crate::tokenizer::Tokenizer;
+use crate::text::Tokenizer;
 use serde_json::Value;
 use std::path::Path;
 

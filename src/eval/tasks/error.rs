@@ -80,14 +80,14 @@ impl TaskError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Missing { task, .. } => format!(
-                "leave --task-data out to fetch the data from the hub; or save the rows of its data set there as {task}.jsonl, \
+                "leave ‹task-data› out to fetch the data from the hub; or save the rows of its data set there as {task}.jsonl, \
                  one JSON object a line with the data set's own fields, or as {task}.parquet"
             ),
             Self::Row { .. } | Self::Unreadable { .. } => {
                 "rows have the fields of the data set that the harness uses; docs/zero-shot.md lists them"
                     .into()
             }
-            Self::TooFewExamples { .. } => "ask for fewer with --num-fewshot, or give more rows".into(),
+            Self::TooFewExamples { .. } => "ask for fewer with ‹num-fewshot›, or give more rows".into(),
             Self::Empty { .. } | Self::Request { .. } => return None,
         };
         Some(hint)

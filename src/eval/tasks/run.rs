@@ -6,7 +6,7 @@ use super::{
     PairEncoder, Question, Row, Sample, Task, TaskData, TaskError, TaskFiles, TaskScores, task_data,
 };
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, Result};
 use crate::eval::{Request, Work, loglikelihoods};
 use crate::progress::Observer;
 use fista_pruner_backends::SolverOps;
@@ -66,10 +66,10 @@ pub struct TaskOutcome {
 /// [`TaskError`] and what makes a file unreadable.
 pub fn prepare(task: Task, files: &TaskFiles, options: TaskOptions) -> Result<TaskRun> {
     if options.limit == Some(0) {
-        return Err(Error::Setting {
-            setting: "--limit",
+        return Err(Error::from(ConfigError::Setting {
+            setting: "‹limit›",
             reason: "must be at least 1".into(),
-        });
+        }));
     }
     let data = task_data(&files.evaluation)?;
     let mut examples = match options.num_fewshot {

@@ -35,7 +35,7 @@ pub type Watched<B, M> = <M as HasAutodiffModule<Watch<B>>>::TrainModule;
 /// use burn::nn::attention::{MhaInput, MultiHeadAttention, MultiHeadAttentionConfig};
 /// use burn::tensor::{Distribution, Tensor};
 /// use fista_pruner::module::{ModuleConfig, Watch, prune, watched};
-/// use fista_pruner::pattern::Pattern;
+/// use fista_pruner::config::Pattern;
 ///
 /// let device = Default::default();
 /// let attention: MultiHeadAttention<Flex> = MultiHeadAttentionConfig::new(16, 4).init(&device);

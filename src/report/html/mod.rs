@@ -10,8 +10,8 @@ mod operators;
 mod seconds;
 
 use super::{EvaluationReport, Report};
-use crate::calibration::WindowsSummary;
 use crate::eval::PerplexityScore as Score;
+use crate::text::WindowsSummary;
 use format::{bytes, count, kind, many, percent, short};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Every operator with all its numbers.
 
 use super::format::{count, many, percent, seconds, short, tick};
-use crate::pattern::Pattern;
+use crate::config::Pattern;
 use crate::report::OperatorReport;
 use crate::solver::StopReason;
 use maud::{Markup, html};

@@ -1,7 +1,7 @@
 //! The page of reports made by hand; `tests/it/report.rs` has those of real runs.
 
 use super::*;
-use crate::pattern::Pattern;
+use crate::config::Pattern;
 use crate::report::{LayerSeconds, ModelReport, OperatorReport, StageSeconds, VERSION};
 use crate::solver::{Round, SolveInfo, StopReason};
 

@@ -1,0 +1,103 @@
+//! From arguments to what the library takes: the model, the windows of its data, the device, the hub.
+
+use super::args::{CalibrationArgs, EvaluationArgs, Global, ModelArgs};
+use super::progress::DownloadBar;
+use crate::checkpoint::{Model, ModelName};
+use crate::error::{ConfigError, Error, Result};
+use crate::hub::{Hub, HubConfig};
+use crate::text::{CalibrationData, EvaluationData, TokenWindows};
+use fista_pruner_backends::{DeviceSpec, open, open_default};
+
+/// Opens the hub that the environment describes, with a bar for downloads.
+pub(crate) fn hub(quiet: bool) -> impl FnMut() -> Result<Hub<'static>> {
+    move || {
+        let config = HubConfig::from_variables(|name| std::env::var(name).ok())?;
+        let mut bar = DownloadBar::new(quiet);
+        Ok(Hub::new(config, move |transfer| bar.show(&transfer)))
+    }
+}
+
+/// The model of a run.
+///
+/// # Errors
+/// When it cannot be had or opened.
+pub(crate) fn model(args: &ModelArgs, global: &Global) -> Result<Model> {
+    let name = ModelName {
+        name: args.model.clone(),
+        revision: args.revision.clone(),
+        ..ModelName::default()
+    };
+    name.open(&mut hub(global.quiet))
+}
+
+impl CalibrationArgs {
+    /// The windows to calibrate with.
+    ///
+    /// # Errors
+    /// As [`CalibrationData::windows`].
+    pub(crate) fn windows(&self, model: &Model, global: &Global) -> Result<TokenWindows> {
+        let data = CalibrationData {
+            names: self.calibration.clone(),
+            draw: self.text.draw,
+            text_field: self.text.text_field.clone(),
+            samples: self.samples,
+            seq_len: self.seq_len,
+            seed: self.seed,
+        };
+        data.windows(model, &mut hub(global.quiet))
+    }
+}
+
+impl EvaluationArgs {
+    /// The windows to measure perplexity on, if any.
+    ///
+    /// # Errors
+    /// As [`EvaluationData::beside`].
+    pub(crate) fn windows(
+        &self,
+        model: &Model,
+        text_field: Option<&String>,
+        global: &Global,
+    ) -> Result<Option<TokenWindows>> {
+        let data = EvaluationData {
+            name: self.data.clone(),
+            text_field: text_field.cloned(),
+            seq_len: self.eval_seq_len,
+            max_windows: self.max_windows,
+        };
+        data.beside(model, &mut hub(global.quiet))
+    }
+}
+
+/// The device to use, opened once so that a wrong choice is known before the long work. Where none was named, says on
+/// stderr which were passed over and why.
+///
+/// # Errors
+/// When the device named, or every compiled-in one, cannot be opened.
+pub(crate) fn device(global: &Global) -> Result<DeviceSpec> {
+    match devices(global)?[..] {
+        [device] => Ok(device),
+        _ => Err(Error::from(ConfigError::Setting {
+            setting: "--device",
+            reason: "only `prune` works on several devices".into(),
+        })),
+    }
+}
+
+/// The devices to use, at least one; as [`device`].
+///
+/// # Errors
+/// As [`device`].
+pub(crate) fn devices(global: &Global) -> Result<Vec<DeviceSpec>> {
+    if !global.device.is_empty() {
+        for device in &global.device {
+            open(device)?;
+        }
+        return Ok(global.device.clone());
+    }
+    let (device, passed_over) = open_default()?;
+    for error in passed_over {
+        tracing::warn!("{error}; using `{device}`");
+    }
+    Ok(vec![device])
+}

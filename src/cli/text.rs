@@ -1,0 +1,106 @@
+//! Plans and reports for people.
+
+use super::show;
+use crate::eval::PerplexityScore as Score;
+use crate::prune::plan::{Plan, StatePlace};
+use crate::report::{self, Report};
+
+pub(crate) fn plan_text(plan: &Plan) -> String {
+    let rows: Vec<Vec<String>> = plan
+        .operators
+        .iter()
+        .map(|o| {
+            vec![
+                o.name.clone(),
+                format!("{}x{}", o.shape[0], o.shape[1]),
+                o.zeros.to_string(),
+            ]
+        })
+        .collect();
+    let evaluation = match plan.evaluation_tokens {
+        0 => String::new(),
+        tokens => format!(", {tokens} to measure perplexity on"),
+    };
+    let mut text = show::table(&["operator", "shape", "zeros"], &rows)
+        + &format!(
+            "\n{} operators in {} layers, {} weights, {} zeros\n{} calibration tokens{evaluation}, {} at once, \
+             hidden states {}{}\nabout {} on the device, {} on the host, {} on disk",
+            plan.operators.len(),
+            plan.layers,
+            plan.weights,
+            plan.zeros,
+            plan.tokens,
+            plan.batch_tokens,
+            match plan.activations {
+                StatePlace::Device => "on the device",
+                StatePlace::Host => "in the host's memory",
+                StatePlace::Disk => "in files",
+            },
+            if plan.offload {
+                ", weights and Gram matrices on the device only while they are needed"
+            } else {
+                ""
+            },
+            show::bytes(plan.device_bytes),
+            show::bytes(plan.host_bytes),
+            show::bytes(plan.disk_bytes + plan.activation_disk_bytes),
+        );
+    if let Some(seconds) = plan.seconds {
+        text += &format!(
+            "\nabout {:.0} s: statistics {:.0}, solver {:.0}, evaluation {:.0}",
+            seconds.total, seconds.statistics, seconds.solver, seconds.evaluation,
+        );
+    }
+    text
+}
+
+/// A line a layer: its operators' errors.
+pub(crate) fn report_text(report: &Report) -> String {
+    let mut text = String::new();
+    let mut layer = None;
+    for operator in &report.operators {
+        if layer != Some(operator.layer) {
+            layer = Some(operator.layer);
+            text += &format!("\nlayer {:>3}  ", operator.layer);
+        }
+        let short = operator.name.rsplit('.').next().unwrap_or(&operator.name);
+        text += &format!("{short} {:.4}  ", operator.relative_error);
+    }
+    for file in &report.left_out {
+        text += &format!("\nnot copied, it would still be dense: {file}");
+    }
+    let raised = report
+        .operators
+        .iter()
+        .filter(|o| o.solver.damping_raised)
+        .count();
+    if raised > 0 {
+        text += &format!(
+            "\n{raised} factorisations needed more damping; see {}",
+            report::FILE_NAME
+        );
+    }
+    text += &format!(
+        "\n\nsparsity {:.4} over {} operators, mean relative error {:.5}",
+        report.sparsity,
+        report.operators.len(),
+        report.mean_error(),
+    );
+    if let Some(evaluation) = &report.evaluation {
+        let number = |score: &Score| match score.perplexity {
+            Some(perplexity) => format!("{perplexity:.4}"),
+            None => "not finite".to_owned(),
+        };
+        text += &format!(
+            "\nperplexity {} before, {} after, on {}",
+            number(&evaluation.dense),
+            number(&evaluation.pruned),
+            evaluation.data.sources.join(", "),
+        );
+    }
+    text += &format!("\nwrote {} in {:.1} s", report.output, report.seconds,);
+    if let Some(bytes) = report.peak_host_bytes {
+        text += &format!(", peak memory {}", show::bytes(bytes));
+    }
+    text.trim_start().to_owned()
+}

@@ -1,0 +1,13 @@
+//! What a run is asked to do: the settings with their defaults and the defaults' sources, sparsity patterns, which entries
+//! a pattern keeps, and how strongly weights are held at their dense values.
+
+mod error;
+mod pattern;
+mod ridge;
+pub(crate) mod select;
+mod settings;
+
+pub use error::ConfigError;
+pub use pattern::{Pattern, PatternError, Threshold};
+pub use ridge::Ridge;
+pub use settings::*;

@@ -1,0 +1,66 @@
+//! What a recovery works on, and the hidden states of windows that every method begins with.
+
+use super::config::Recovery;
+use crate::checkpoint::Model;
+use crate::error::{Error, Result, SolverError};
+use crate::eval::head_nll;
+use crate::prune::token_batches;
+use burn::tensor::Tensor;
+use fista_pruner_backends::SolverOps;
+use std::path::Path;
+
+/// Everything a recovery works on.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The pruned model. Whatever is zero in its operators stays zero.
+    pub pruned: &'a Model,
+    /// The dense model that it was made from, for [`Recovery::Block`].
+    pub dense: Option<&'a Model>,
+    /// Token windows, all of one length.
+    pub windows: &'a [Vec<u32>],
+    /// How.
+    pub recovery: &'a Recovery,
+    /// A folder for what is done, in which an interrupted run finds it again; see [`remove_checkpoints`].
+    pub checkpoints: Option<&'a Path>,
+}
+
+/// A loss that can be made smaller.
+pub(crate) fn finite(loss: f64, of: &str) -> Result<f64> {
+    if loss.is_finite() {
+        return Ok(loss);
+    }
+    Err(Error::from(SolverError::NotFinite {
+        what: "the loss",
+        operator: of.to_owned(),
+    }))
+}
+
+/// Tokens of a batch of one window: fewer than any window has.
+const ONE_WINDOW: usize = 1;
+
+/// Hidden states `[1, tokens, hidden]`, a window each.
+pub(crate) type Hidden<B> = Vec<Tensor<B, 3>>;
+
+/// What enters the first layer.
+pub(crate) fn window_states<B: SolverOps>(
+    model: &Model,
+    windows: &[Vec<u32>],
+    device: &B::Device,
+) -> Result<Hidden<B>> {
+    let embedding = model.decoder.embedding::<B>(&model.checkpoint, device)?;
+    let batches = token_batches::<B>(windows, ONE_WINDOW, device);
+    Ok(batches.map(|ids| embedding.forward(ids, 0)).collect())
+}
+
+/// The mean negative log-likelihood of windows, from the hidden states after the last layer.
+pub(crate) fn mean_nll<B: SolverOps>(
+    model: &Model,
+    hidden: Hidden<B>,
+    windows: &[Vec<u32>],
+    device: &B::Device,
+) -> Result<f64> {
+    let parts = (&model.checkpoint, &model.decoder);
+    let hidden = hidden.into_iter().map(Ok);
+    let nll = head_nll::<B>(parts, hidden, windows, device)?;
+    Ok(nll.iter().sum::<f64>() / nll.len().max(1) as f64)
+}

@@ -1,0 +1,102 @@
+//! What a solver is given: one operator's weight and statistics, on a device, and the errors that they define.
+
+use super::SolverError;
+use crate::error::{Error, Result};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use fista_pruner_backends::SolverOps;
+
+/// One operator's pruning problem, on a device.
+#[derive(Debug, Clone)]
+pub struct LayerProblem<B: SolverOps> {
+    /// The operator's full name, for errors.
+    pub name: String,
+    /// `W [m, n]`.
+    pub weight: Tensor<B, 2>,
+    /// `G [n, n]`.
+    pub gram: Tensor<B, 2>,
+    /// `P [m, n]`; `None` where `X* = X`.
+    pub drift: Option<Tensor<B, 2>>,
+    /// `R`.
+    pub drift_energy: f64,
+    /// `T`.
+    pub target_energy: f64,
+    /// Different calibration tokens behind `G`; `None` where that is not known.
+    pub tokens: Option<usize>,
+}
+
+impl<B: SolverOps> LayerProblem<B> {
+    /// A problem whose target is the operator's own dense output, `X* = X`.
+    pub fn new(name: impl Into<String>, weight: Tensor<B, 2>, gram: Tensor<B, 2>) -> Self {
+        let product = B::matmul_f32(weight.clone(), gram.clone());
+        let target_energy = not_below_zero(B::inner(product, weight.clone()));
+        Self {
+            name: name.into(),
+            weight,
+            gram,
+            drift: None,
+            drift_energy: 0.0,
+            target_energy,
+            tokens: None,
+        }
+    }
+
+    /// `(m, n)`: outputs and inputs.
+    pub fn shape(&self) -> (usize, usize) {
+        let [m, n] = self.weight.dims();
+        (m, n)
+    }
+
+    /// The gradient of half the squared error, `(V − W) G + P`, `[m, n]`.
+    pub fn gradient(&self, v: Tensor<B, 2>) -> Tensor<B, 2> {
+        let gradient = B::matmul_f32(B::difference(v, self.weight.clone()), self.gram.clone());
+        match &self.drift {
+            Some(drift) => gradient + drift.clone(),
+            None => gradient,
+        }
+    }
+
+    /// `‖V X* − W X‖²_F / p`.
+    pub fn squared_error(&self, v: Tensor<B, 2>) -> f64 {
+        let difference = B::difference(v, self.weight.clone());
+        let mut product = B::matmul_f32(difference.clone(), self.gram.clone());
+        if let Some(drift) = &self.drift {
+            product = product + drift.clone().mul_scalar(2.0);
+        }
+        not_below_zero(B::inner(product, difference) + self.drift_energy)
+    }
+
+    /// A squared error as a share of the target's energy; an operator without output has none.
+    pub fn relative(&self, squared_error: f64) -> f64 {
+        if self.target_energy > 0.0 {
+            squared_error / self.target_energy
+        } else {
+            0.0
+        }
+    }
+
+    pub(crate) fn upload(&self, values: Vec<f32>) -> Tensor<B, 2> {
+        let (m, n) = self.shape();
+        Tensor::from_data(TensorData::new(values, [m, n]), &self.weight.device())
+    }
+}
+
+/// Numbers that a core takes at a time where there is next to nothing to do for each.
+pub(crate) const CHUNK: usize = 1 << 14;
+
+/// A sum of squares that rounding may have taken below zero. Unlike `f64::max`, it keeps what is not a number.
+pub(crate) fn not_below_zero(value: f64) -> f64 {
+    if value < 0.0 { 0.0 } else { value }
+}
+
+/// Row-major values of a matrix on the host.
+///
+/// # Errors
+/// When the device reports a failure.
+pub(crate) fn download<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>> {
+    let failed = |reason: String| Error::from(SolverError::DeviceFailed { reason });
+    let data = tensor.try_into_data().map_err(|e| failed(e.to_string()))?;
+    data.convert::<f32>()
+        .into_vec::<f32>()
+        .map_err(|e| failed(format!("{e:?}")))
+}

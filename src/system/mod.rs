@@ -1,0 +1,12 @@
+//! What a run asks of the operating system: files that appear whole or not at all, what an interruption removes, memory.
+
+mod atomic_file;
+pub(crate) mod cleanup;
+mod error;
+mod memory;
+mod partial;
+
+pub(crate) use atomic_file::AtomicFile;
+pub use error::IoError;
+pub(crate) use memory::Memory;
+pub(crate) use partial::PartialFolder;
