@@ -14,90 +14,68 @@ import re
 import sys
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 CRATES = ("src", "backends/src", "models/src")
-# Comments, strings, characters, lifetimes and numbers, which say nothing here; then what does.
-TOKEN = re.compile(
-    r"""//[^\n]*|/\*.*?\*/|[bc]?r(#*)".*?"\1|[bc]?"(?:\\.|[^"\\])*"|b?'(?:\\.[^']*|[^\\'])'|'\w+|\d\w*"""
-    r"""|((?:r\#)?[A-Za-z_]\w*|::|\S)""", re.S)
-ONLY_TESTS = re.compile(r"# \[ cfg \( (test \)|all \( test ,)")
-ITEMS = {"fn", "struct", "enum", "union", "trait", "type", "const", "static"}
+# Comments, strings, characters and lifetimes.
+NOISE = re.compile(r"""//[^\n]*|/\*.*?\*/|\b[bc]?r(#*)".*?"\1|"(?:\\.|[^"\\])*"|'(?:\\.[^']*|[^\\'])'|'\w+""", re.S)
+ONLY_TESTS = re.compile(r"#\[cfg\((?:test\)|all\(test,)[^\]]*\]")
+CODE = re.compile(r"""(?P<public>\bpub(?:\([^)]*\))?\s+)?\buse\s(?P<use>[^;]*);
+    | \bmod\s+(?P<module>\w+)\s*(?P<body>[{;])
+    | \b(?:fn|struct|enum|union|trait|type|static|const(?!\s+(?:unsafe|fn)\b))\s+(?P<item>\w+)
+    | (?P<open>[\[({]) | (?P<close>[\])}])
+    | (?:::|(?<!\.)\.)\s*\w+                  # what a value or a type has
+    | \b(?P<path>[A-Za-z_]\w*(?:\s*::\s*[A-Za-z_]\w*)*)""", re.X)
 
 
-class Module:
-    """A file, or a block `mod x { … }` in one: what it defines, its imports (path, name, whether public), paths in its code."""
-
-    def __init__(self, file):
-        self.file, self.items, self.imports, self.paths = file, set(), [], set()
-
-
-def tokens_of(file):
-    tokens = [m.group(2) for m in TOKEN.finditer(file.read_text(encoding="utf-8")) if m.group(2)]
-    kept, i = [], 0
-    while i < len(tokens):
-        if ONLY_TESTS.match(" ".join(tokens[i:i + 8])):
-            depth, i = 0, i + 1
-            while depth or tokens[i - 1] not in (";", "}"):
-                depth += (tokens[i] in "([{") - (tokens[i] in ")]}")
-                i += 1
-            i += tokens[i:i + 1] == [";"]
-        else:
-            kept.append(tokens[i])
-            i += 1
-    return kept + [";"] * 3
+def code_of(file):
+    text = NOISE.sub(" ", file.read_text(encoding="utf-8"))
+    for test in reversed(list(ONLY_TESTS.finditer(text))):
+        end, depth = test.end(), 0
+        while depth or text[end - 1] not in ";}":
+            depth += (text[end] in "([{") - (text[end] in ")]}")
+            end += 1
+        text = text[:test.start()] + text[end:]
+    return text
 
 
-def use_tree(tokens, i, prefix):
-    """The leaves of the `use` tree at `i`, each a path and its name in scope (or `*`), and the index behind the tree."""
-    path = prefix
-    while tokens[i] not in (",", "}", ";"):
-        if tokens[i] == "{":
-            leaves, i = [], i + 1
-            while tokens[i] != "}":
-                more, i = use_tree(tokens, i, path)
-                leaves, i = leaves + more, i + (tokens[i] == ",")
-            return leaves, i + 1
-        if tokens[i] in ("as", "*"):
-            return [(path, tokens[i + (tokens[i] == "as")])], i + 1 + (tokens[i] == "as")
-        # `self` in braces is what stands before them. A path that begins with `::` is another crate's and leads nowhere.
-        if not path or tokens[i] not in ("self", "::"):
-            path += (tokens[i],)
-        i += 1
-    return [(path, path[-1])], i
+def leaves(tree):
+    """What a `use` brings in: paths, and the names that they have from there on (`*` for a glob)."""
+    tree = re.sub(r"\s*(::|[{},])\s*", r"\1", tree)
+    while "{" in tree:
+        tree = re.sub(r"([\w:]*)\{([^{}]*)\}", lambda m: ",".join(m[1] + part for part in m[2].split(",") if part), tree)
+    for leaf in tree.split(","):
+        path, _, name = re.sub(r"::self\b", "", leaf.strip()).partition(" as ")
+        *before, last = path.split("::")
+        yield tuple(before if last == "*" else [*before, last]), name or last
 
 
 def read(modules, file, module, folder):
     """Adds `module` (its path from the crate on), which is `file`, and all below it, whose files lie in `folder`."""
-    modules[module] = Module(file)
-    tokens, scopes, depth, i = tokens_of(file), [(module, 0)], 0, 0
-    while i < len(tokens) - 3:
-        (path, level), before, token, after = scopes[-1], tokens[i - 1], tokens[i], tokens[i + 1]
+    modules[module] = SimpleNamespace(file=file, items=set(), imports=[], paths=set())
+    scopes, depth = [(module, 0)], 0
+    for found in CODE.finditer(code_of(file)):
+        path, level = scopes[-1]
         here = modules[path]
-        if token == "mod" and tokens[i + 2] in "{;":
-            child, i = path + (after,), i + 1
-            if tokens[i + 1] == "{":
-                modules[child] = Module(file)
-                scopes.append((child, depth + 1))
+        if found["use"]:
+            here.imports += [(leaf, name, bool(found["public"])) for leaf, name in leaves(found["use"])]
+        elif found["module"]:
+            child = path + (found["module"],)
+            if found["body"] == "{":
+                depth += 1
+                scopes.append((child, depth))
+                modules[child] = SimpleNamespace(file=file, items=set(), imports=[], paths=set())
             else:
                 below = folder.joinpath(*child[len(module):])
-                found = [f for f in (below.with_suffix(".rs"), below / "mod.rs") if f.is_file()]
-                read(modules, found[0] if found else sys.exit(f"{file}: no file for `mod {after};`"), child, below)
-        elif token == "use" and after != "<":
-            leaves, i = use_tree(tokens, i + 1, ())
-            here.imports += [(leaf, name, before in ("pub", ")")) for leaf, name in leaves]
-        elif token in ITEMS and depth == level:
-            here.items.add(after)
-        elif token in "([{":
-            depth += 1
-        elif token in ")]}":
-            depth -= 1
-            scopes = scopes[:-1] if depth < level else scopes
-        elif token.isidentifier() and before not in (".", "::", "fn", "let", "mut"):
-            end = i + 1
-            while tokens[end] == "::" and tokens[end + 1].isidentifier():
-                end += 2
-            here.paths.add(tuple(tokens[i:end:2]))
-        i += 1
+                own = below.with_suffix(".rs")
+                read(modules, own if own.is_file() else below / "mod.rs", child, below)
+        elif found["item"] and depth == level:
+            here.items.add(found["item"])
+        elif found["path"]:
+            here.paths.add(tuple(re.split(r"\s*::\s*", found["path"])))
+        depth += bool(found["open"]) - bool(found["close"])
+        if depth < level:
+            scopes.pop()
 
 
 def find(modules, at, path, named=False, seen=()):
@@ -105,24 +83,21 @@ def find(modules, at, path, named=False, seen=()):
     where that is unknown, as with other crates. With `named`, `at` is the only place for the first name."""
     if not path:
         return at, None
-    name, imports = path[0], modules[at].imports
+    name, rest, imports = path[0], path[1:], modules[at].imports
     if name in ("crate", "self", "super"):
-        return find(modules, {"crate": at[:1], "self": at, "super": at[:-1]}[name], path[1:], True, seen)
+        return find(modules, {"crate": at[:1], "self": at, "super": at[:-1]}[name], rest, True, seen)
     used = [leaf for leaf, known_as, _ in imports if known_as == name]
-    if at + (name,) in modules and (len(path) > 1 or not used):
-        return find(modules, at + (name,), path[1:], True, seen)
+    if at + (name,) in modules and (rest or not used):
+        return find(modules, at + (name,), rest, True, seen)
+    place = None
     if name not in modules[at].items and (at, name) not in seen:
         seen += ((at, name),)
         for leaf in used:
-            place = find(modules, at, leaf + path[1:], False, seen)
-            if place:
-                return place
-        for leaf in (leaf for leaf, known_as, _ in imports if known_as == "*"):
-            place = find(modules, at, leaf, False, seen)
-            place = place and place[1] is None and find(modules, place[0], path, False, seen)
-            if place:
-                return place
-    return (at, name) if named or name in modules[at].items else None
+            place = place or find(modules, at, leaf + rest, False, seen)
+        for glob in (leaf for leaf, known_as, _ in imports if known_as == "*"):
+            inside = None if place else find(modules, at, glob, False, seen)
+            place = find(modules, inside[0], path, False, seen) if inside and not inside[1] else place
+    return place or ((at, name) if named or name in modules[at].items else None)
 
 
 def arrows_of(modules):
@@ -139,15 +114,13 @@ def arrows_of(modules):
 
 
 def circles_of(arrows):
-    """The sets of more than one file that can all reach each other (Tarjan 1972)."""
-    after, number, low, stack, circles = defaultdict(list), {}, {}, [], []
-    for start, end in arrows:
-        after[start].append(end)
+    """The sets of files that can all reach each other (Tarjan 1972), but for single ones."""
+    number, low, stack, circles = {}, {}, [], []
 
     def visit(file):
         number[file] = low[file] = len(number)
         stack.append(file)
-        for other in after[file]:
+        for other in sorted(end for start, end in arrows if start == file):
             if other not in number:
                 visit(other)
             if other in stack:
@@ -155,9 +128,9 @@ def circles_of(arrows):
         if low[file] == number[file]:
             circle = stack[stack.index(file):]
             del stack[-len(circle):]
-            circles.extend([sorted(circle)] if len(circle) > 1 else [])
+            circles.extend([circle] if len(circle) > 1 else [])
 
-    for file in list(after):
+    for file in sorted({start for start, _ in arrows}):
         if file not in number:
             visit(file)
     return circles
@@ -169,15 +142,14 @@ def main():
     parser.add_argument("--rooms", action="store_true", help="print the arrows between rooms")
     options = parser.parse_args()
     files, arrows = set(), {}
-    for folder in CRATES:
-        for top in ("lib.rs", "main.rs"):
-            file, modules = options.root / folder / top, {}
-            if file.is_file():
-                read(modules, file, (folder,), file.parent)
-                files |= {module.file for module in modules.values()}
-                arrows.update(arrows_of(modules))
+    for file in (options.root / folder / top for folder in CRATES for top in ("lib.rs", "main.rs")):
+        if file.is_file():
+            modules = {}
+            read(modules, file, ("crate",), file.parent)
+            files |= {module.file for module in modules.values()}
+            arrows.update(arrows_of(modules))
     name = {file: file.relative_to(options.root).as_posix() for file in files}
-    room = {file: re.match(r"(.*?\bsrc/[^/.]+)", name[file]).group(1) for file in files}
+    room = {file: re.match(r"(?:.*/)?src/[^/.]+", name[file])[0] for file in files}
     between = sorted({(room[a], room[b]) for a, b in arrows if room[a] != room[b]})
     circles = circles_of(arrows)
     print(f"{len(files)} files, {len(set(room.values()))} rooms, {len(between)} arrows between rooms, {len(circles)} circles")
@@ -185,10 +157,10 @@ def main():
         print(*(f"  {a} -> {b}" for a, b in between), sep="\n")
     for circle in circles:
         print(f"\na circle of {len(circle)} files:")
-        for a, b in sorted((a, b) for a, b in arrows if a in circle and b in circle):
+        for a, b in sorted(arrow for arrow in arrows if set(arrow) <= set(circle)):
             print(f"  {name[a]} -> {name[b]}: {', '.join(sorted(arrows[a, b]))}")
-    sys.exit(1 if circles else 0)
+    return 1 if circles else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
