@@ -2,8 +2,7 @@
 
 #[cfg(feature = "wgpu")]
 use crate::adapters::{Adapter, adapters};
-use crate::device::{DeviceKind, DeviceSpec};
-use crate::error::DeviceError;
+use crate::device::{DeviceError, DeviceKind, DeviceSpec};
 use crate::ops::SolverOps;
 use crate::self_check::Computed;
 use std::panic::{AssertUnwindSafe, catch_unwind};

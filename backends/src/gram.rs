@@ -1,7 +1,7 @@
 //! Running sums of Gram matrices, of which only what lies on and above the diagonal is computed: half the work of a
-//! product, and half the memory. [`SolverOps::gram_update`] adds a batch, [`SolverOps::gram_matrix`] gives the matrix.
+//! product, and half the memory. [`SolverOps`](crate::SolverOps) adds a batch to one and gives its matrix; `upper_half` takes
+//! the same strips for other products.
 
-use crate::ops::SolverOps;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use std::ops::Range;
@@ -36,7 +36,7 @@ pub(crate) struct Strip<B: Backend> {
     pub(crate) compensation: Tensor<B, 2>,
 }
 
-impl<B: SolverOps> GramSum<B> {
+impl<B: Backend> GramSum<B> {
     /// A sum of nothing, for activations of `columns` inputs.
     pub fn new(columns: usize, device: &B::Device) -> Self {
         let strips = strip_rows(columns)
@@ -54,7 +54,7 @@ impl<B: SolverOps> GramSum<B> {
 }
 
 /// The rows of each strip. They depend on the matrix's size alone, and so does every sum's order.
-fn strip_rows(columns: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn strip_rows(columns: usize) -> impl Iterator<Item = Range<usize>> {
     let height = (columns.div_ceil(STRIPS).max(MIN_ROWS))
         .min(MAX_ELEMENTS / columns.max(1))
         .max(1);
@@ -63,37 +63,11 @@ fn strip_rows(columns: usize) -> impl Iterator<Item = Range<usize>> {
         .map(move |start| start..(start + height).min(columns))
 }
 
-/// The bodies that run on every backend.
-pub(crate) mod generic {
-    use super::*;
-
-    pub(crate) fn update<B: SolverOps>(sum: GramSum<B>, x: Tensor<B, 2>) -> GramSum<B> {
-        let columns = sum.columns;
-        let strips = sum.strips.into_iter().map(|strip| {
-            let own = x.clone().slice_dim(1, strip.rows.clone());
-            let others = x.clone().slice_dim(1, strip.rows.start..columns);
-            let term = B::matmul_f32(own.transpose(), others);
-            let (sum, compensation) = B::compensated_add(strip.sum, strip.compensation, term);
-            Strip {
-                rows: strip.rows,
-                sum,
-                compensation,
-            }
-        });
-        GramSum {
-            columns,
-            strips: strips.collect(),
-        }
-    }
-
-    pub(crate) fn matrix<B: SolverOps>(sum: GramSum<B>) -> Tensor<B, 2> {
-        let strips = sum.strips.into_iter().map(|strip| (strip.rows, strip.sum));
-        mirrored(sum.columns, strips.collect())
-    }
-}
-
 /// The symmetric matrix `[columns, columns]` of strips, each from its diagonal block on.
-fn mirrored<B: Backend>(columns: usize, strips: Vec<(Range<usize>, Tensor<B, 2>)>) -> Tensor<B, 2> {
+pub(crate) fn mirrored<B: Backend>(
+    columns: usize,
+    strips: Vec<(Range<usize>, Tensor<B, 2>)>,
+) -> Tensor<B, 2> {
     let rows = (strips.iter().enumerate()).map(|(index, (rows, strip))| {
         let left = strips[..index].iter().map(|(above, strip)| {
             let block = rows.start - above.start..rows.end - above.start;
@@ -108,59 +82,17 @@ fn mirrored<B: Backend>(columns: usize, strips: Vec<(Range<usize>, Tensor<B, 2>)
     Tensor::cat(rows.collect(), 0)
 }
 
-/// A symmetric matrix of which only what lies on and above the diagonal, and little more, is held: what a product that is
-/// known to be symmetric takes half the work for.
-#[derive(Debug, Clone)]
-pub struct UpperHalf<B: Backend> {
-    columns: usize,
-    /// Rows, and the matrix there from the diagonal block on: `[rows, n − rows.start]`.
-    strips: Vec<(Range<usize>, Tensor<B, 2>)>,
-}
-
-impl<B: SolverOps> UpperHalf<B> {
-    /// `A B` of `A [n, k]` and `B [k, n]` whose product is symmetric, by [`SolverOps::matmul_f32`].
-    pub fn product(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Self {
-        let columns = a.dims()[0];
-        let strips = strip_rows(columns).map(|rows| {
-            let right = b.clone().slice_dim(1, rows.start..columns);
-            let strip = B::matmul_f32(a.clone().slice_dim(0, rows.clone()), right);
-            (rows, strip)
-        });
-        Self {
-            columns,
-            strips: strips.collect(),
-        }
-    }
-
-    /// With a symmetric matrix `[n, n]` added.
-    pub fn plus(self, matrix: Tensor<B, 2>) -> Self {
-        let columns = self.columns;
-        let strips = self.strips.into_iter().map(|(rows, strip)| {
-            let part = matrix.clone().slice([rows.clone(), rows.start..columns]);
-            (rows, strip + part)
-        });
-        Self {
-            columns,
-            strips: strips.collect(),
-        }
-    }
-
-    /// The whole matrix, `[n, n]`: symmetric to the last bit.
-    pub fn full(self) -> Tensor<B, 2> {
-        mirrored(self.columns, self.strips)
-    }
-}
-
 #[cfg(all(test, feature = "flex"))]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+    use crate::ops::{SolverOps, generic};
     use crate::testing::{Matrix, matrix};
     use burn::backend::Flex;
 
     type Update = fn(GramSum<Flex>, Matrix) -> GramSum<Flex>;
 
-    const UPDATES: [(&str, Update); 2] = [("own", Flex::gram_update), ("generic", generic::update)];
+    const UPDATES: [(&str, Update); 2] = [("own", Flex::gram_update), ("generic", generic::gram_update)];
 
     fn values(matrix: Matrix) -> Vec<f32> {
         matrix.into_data().into_vec().unwrap()
@@ -190,7 +122,7 @@ mod tests {
                 .collect();
             for (name, update) in UPDATES {
                 let gram = sum(update, &batches);
-                let generic = values(generic::matrix(gram.clone()));
+                let generic = values(generic::gram_matrix(gram.clone()));
                 let gram = values(Flex::gram_matrix(gram));
                 assert_eq!(gram, generic, "{name} {columns}");
                 for i in (0..columns).step_by(5) {
@@ -239,22 +171,6 @@ mod tests {
         let one = with(1, copy);
         assert_eq!(one, with(2, view.clone()));
         assert_eq!(one, with(5, view));
-    }
-
-    #[test]
-    fn half_of_a_symmetric_product_is_all_of_it() {
-        for columns in [1, 7, 300] {
-            let middle = matrix(columns, columns, 1);
-            let middle = middle.clone() + middle.transpose();
-            let side = matrix(columns, columns, 2);
-            let (a, b) = (side.clone().matmul(middle.clone()), side.transpose());
-            let expected = a.clone().matmul(b.clone()) + middle.clone();
-            let found = UpperHalf::product(a, b).plus(middle).full();
-            let largest = expected.clone().abs().max().into_scalar();
-            let worst = |a: Matrix, b: Matrix| (a - b).abs().max().into_scalar();
-            assert!(worst(found.clone(), expected) < 1e-5 * largest, "{columns}");
-            assert_eq!(worst(found.clone(), found.transpose()), 0.0, "{columns}");
-        }
     }
 
     #[test]

@@ -25,20 +25,19 @@ mod border;
 mod cube;
 mod device;
 mod dispatch;
-mod error;
 mod flex;
-mod flex_gram;
 mod gram;
 mod ops;
 mod selection;
 mod self_check;
 #[cfg(test)]
 mod testing;
+mod upper_half;
 
 pub use border::{border_bin, size_bin};
-pub use device::{DeviceKind, DeviceSpec};
+pub use device::{DeviceError, DeviceKind, DeviceSpec};
 pub use dispatch::{DeviceJob, dispatch, dispatch_opened, open, open_default};
-pub use error::DeviceError;
-pub use gram::{GramSum, UpperHalf};
+pub use gram::GramSum;
 pub use ops::{AcceleratedState, AcceleratedStep, ConjugateState, Progress, SolverOps, SplittingStep};
 pub use selection::Selection;
+pub use upper_half::UpperHalf;

@@ -1,7 +1,7 @@
 //! The solver's inner operations. Each default body composes burn operations, so that it runs on every backend; a
 //! backend overrides one where a hand-written kernel pays.
 
-use crate::gram::{self, GramSum};
+use crate::gram::{GramSum, Strip, mirrored};
 use crate::selection::{Selection, keep_mask};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -177,12 +177,12 @@ pub trait SolverOps: Backend {
     /// Adds `XᵀX` of a batch `x [tokens, n]` to a running sum, with compensation as in
     /// [`compensated_add`](SolverOps::compensated_add); what lies below the diagonal is not computed.
     fn gram_update(sum: GramSum<Self>, x: Tensor<Self, 2>) -> GramSum<Self> {
-        gram::generic::update(sum, x)
+        generic::gram_update(sum, x)
     }
 
     /// The whole matrix of a running sum, `[n, n]`: symmetric to the last bit, as the upper half is mirrored.
     fn gram_matrix(sum: GramSum<Self>) -> Tensor<Self, 2> {
-        gram::generic::matrix(sum)
+        generic::gram_matrix(sum)
     }
 
     /// `Σ a ⊙ b` over matrices of one shape `[m, n]`, rows summed on the device, the row sums in f64.
@@ -292,6 +292,30 @@ pub(crate) mod generic {
             direction,
             energy,
         }
+    }
+
+    pub(crate) fn gram_update<B: SolverOps>(sum: GramSum<B>, x: Tensor<B, 2>) -> GramSum<B> {
+        let columns = sum.columns;
+        let strips = sum.strips.into_iter().map(|strip| {
+            let own = x.clone().slice_dim(1, strip.rows.clone());
+            let others = x.clone().slice_dim(1, strip.rows.start..columns);
+            let term = B::matmul_f32(own.transpose(), others);
+            let (sum, compensation) = B::compensated_add(strip.sum, strip.compensation, term);
+            Strip {
+                rows: strip.rows,
+                sum,
+                compensation,
+            }
+        });
+        GramSum {
+            columns,
+            strips: strips.collect(),
+        }
+    }
+
+    pub(crate) fn gram_matrix<B: Backend>(sum: GramSum<B>) -> Tensor<B, 2> {
+        let strips = sum.strips.into_iter().map(|strip| (strip.rows, strip.sum));
+        mirrored(sum.columns, strips.collect())
     }
 
     /// `a / b` for rows, zero where `b` is not positive: such a row is done.

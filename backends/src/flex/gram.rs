@@ -1,7 +1,6 @@
 //! Running sums of Gram matrices on Flex: products that stop at the diagonal, and one pass over memory for a sum.
-#![cfg(feature = "flex")]
 
-use crate::flex::{contiguous, tensor};
+use super::memory::{contiguous, tensor};
 use crate::gram::GramSum;
 use burn::backend::Flex;
 use burn::tensor::{Tensor, TensorData};
@@ -35,7 +34,7 @@ const COPIED_ROWS: usize = 512;
 ///
 /// Every core takes tiles of its own, multiplies them and adds them to the sums while they are in its cache. Each entry is
 /// summed over tokens in an order that depends neither on threads nor on tiles.
-pub(crate) fn update(mut sum: GramSum<Flex>, x: Tensor<Flex, 2>) -> GramSum<Flex> {
+pub(super) fn update(mut sum: GramSum<Flex>, x: Tensor<Flex, 2>) -> GramSum<Flex> {
     let [tokens, columns] = x.dims();
     assert_eq!(columns, sum.columns, "activations of another width");
     if tokens == 0 {
@@ -188,7 +187,7 @@ fn row_of<'m>(matrix: &'m mut MatMut<'_, f32>, row: usize) -> &'m mut [f32] {
 }
 
 /// One step of Kahan's summation for each element.
-pub(crate) fn compensated_add(sum: &mut [f32], compensation: &mut [f32], term: &[f32]) {
+pub(super) fn compensated_add(sum: &mut [f32], compensation: &mut [f32], term: &[f32]) {
     for ((sum, compensation), term) in sum.iter_mut().zip(compensation).zip(term) {
         let corrected = term - *compensation;
         let total = *sum + corrected;
@@ -198,7 +197,7 @@ pub(crate) fn compensated_add(sum: &mut [f32], compensation: &mut [f32], term: &
 }
 
 /// The whole matrix, `[n, n]`.
-pub(crate) fn matrix(sum: GramSum<Flex>) -> Tensor<Flex, 2> {
+pub(super) fn matrix(sum: GramSum<Flex>) -> Tensor<Flex, 2> {
     let columns = sum.columns;
     let strips: Vec<_> = (sum.strips.into_iter())
         .map(|strip| (strip.rows, contiguous(strip.sum)))
