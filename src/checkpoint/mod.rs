@@ -28,7 +28,6 @@ mod zip;
 pub(crate) use dtype::decode_into;
 pub use dtype::{StoredDtype, encode, round_to};
 pub use error::CheckpointError;
-pub(crate) use index::Index;
 pub(crate) use layout::{WeightFormat, file_names};
 pub(crate) use output::resolve;
 pub(crate) use overlay::Overlay;
