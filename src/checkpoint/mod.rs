@@ -30,7 +30,6 @@ pub(crate) use dtype::decode_into;
 pub use dtype::{encode, round_to};
 pub use error::CheckpointError;
 pub use find::ModelName;
-pub(crate) use index::Index;
 pub(crate) use layout::{WeightFormat, file_names};
 pub use model::Model;
 pub(crate) use output::resolve;

@@ -1,27 +1,27 @@
 //! The cache on disk: one repository's folder. In: commits, etags and names. Out: paths; `fetch` fills it.
 
-use super::Repo;
-use super::id::{is_commit, is_file_name};
-use crate::error::{Error, Result};
+use super::error::Result;
+use super::{HubError, Repo, RepoKind};
 use std::fs::{File, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A repository's folder in the cache.
 #[derive(Debug)]
 pub(crate) struct RepoCache {
-    root: PathBuf,
     folder: PathBuf,
-    name: String,
+    locks: PathBuf,
 }
 
 impl RepoCache {
     pub(crate) fn new(root: &Path, repo: &Repo) -> Self {
-        let name = repo.folder();
+        let kind = match repo.kind {
+            RepoKind::Model => "models",
+            RepoKind::Dataset => "datasets",
+        };
+        let name = format!("{kind}--{}", repo.name.replace('/', "--"));
         Self {
-            root: root.to_path_buf(),
             folder: root.join(&name),
-            name,
+            locks: root.join(".locks").join(&name),
         }
     }
 
@@ -36,20 +36,11 @@ impl RepoCache {
 
     /// Notes the commit that a revision stands at.
     pub(crate) fn remember(&self, revision: &str, commit: &str) -> Result<()> {
-        if revision == commit || self.commit_of(revision).as_deref() == Some(commit) {
+        if self.commit_of(revision).as_deref() == Some(commit) {
             return Ok(());
         }
         let file = self.folder.join("refs").join(revision);
-        let parent = make_parent(&file)?;
-        let mut partial =
-            tempfile::NamedTempFile::new_in(parent).map_err(Error::io("create a file in", parent))?;
-        partial
-            .write_all(commit.as_bytes())
-            .map_err(Error::io("write", &file))?;
-        partial
-            .persist(&file)
-            .map_err(|e| Error::io("write", &file)(e.error))?;
-        Ok(())
+        replace(&file, |partial| std::fs::write(partial, commit))
     }
 
     pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
@@ -87,24 +78,15 @@ impl RepoCache {
         self.folder.join("blobs").join(etag)
     }
 
-    pub(crate) fn incomplete(&self, etag: &str) -> PathBuf {
-        self.folder.join("blobs").join(format!("{etag}.incomplete"))
-    }
-
     /// Waits until no other process downloads the same contents, and keeps others waiting until it is dropped.
     pub(crate) fn lock(&self, etag: &str) -> Result<File> {
-        let path = self
-            .root
-            .join(".locks")
-            .join(&self.name)
-            .join(format!("{etag}.lock"));
+        let path = self.locks.join(format!("{etag}.lock"));
         make_parent(&path)?;
         let file = File::options()
             .create(true)
             .append(true)
             .open(&path)
-            .map_err(Error::io("create", &path))?;
-        // File systems without locks are left to the user's care, as in other programs that share the cache.
+            .map_err(HubError::io("create", &path))?;
         let held = match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 tracing::warn!("waiting for another process that downloads the same file");
@@ -114,34 +96,41 @@ impl RepoCache {
             Ok(()) => Ok(()),
         };
         match held {
-            Err(e) if e.kind() != std::io::ErrorKind::Unsupported => Err(Error::io("lock", &path)(e)),
+            // File systems without locks are left to the user's care, as in other programs that share the cache.
+            Err(e) if e.kind() != std::io::ErrorKind::Unsupported => Err(HubError::io("lock", &path)(e)),
             _ => Ok(file),
         }
     }
 
     /// Makes complete contents appear as a snapshot's file: a relative link, or a copy where links cannot be made.
     pub(crate) fn link(&self, etag: &str, commit: &str, name: &str) -> Result<PathBuf> {
-        debug_assert!(is_commit(commit) && is_file_name(name));
         let path = self.snapshot(commit).join(name);
-        let parent = make_parent(&path)?;
         let up = "../".repeat(2 + name.matches('/').count());
         let target = format!("{up}blobs/{etag}");
-        let temporary = tempfile::Builder::new()
-            .prefix(".link-")
-            .make_in(parent, |path| symlink(&target, path, &self.blob(etag)))
-            .map_err(Error::io("create a link in", parent))?;
-        temporary
-            .into_temp_path()
-            .persist(&path)
-            .map_err(|e| Error::io("create", &path)(e.error))?;
+        replace(&path, |partial| symlink(&target, partial, &self.blob(etag)))?;
         Ok(path)
     }
 }
 
+/// Whether a revision is a full commit, which never changes its meaning.
+pub(crate) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 pub(crate) fn make_parent(path: &Path) -> Result<&Path> {
     let parent = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    std::fs::create_dir_all(parent).map_err(HubError::io("create", parent))?;
     Ok(parent)
+}
+
+/// Puts what `make` makes in the place of a file, in one step.
+fn replace(path: &Path, make: impl FnMut(&Path) -> std::io::Result<()>) -> Result<()> {
+    let made = tempfile::Builder::new()
+        .prefix(".new-")
+        .make_in(make_parent(path)?, make);
+    let made = made.map_err(HubError::io("write", path))?;
+    let persisted = made.into_temp_path().persist(path);
+    persisted.map_err(|e| HubError::io("create", path)(e.error))
 }
 
 #[cfg(unix)]
@@ -171,6 +160,7 @@ mod tests {
     fn links_and_references() {
         let root = tempfile::tempdir().unwrap();
         let cache = RepoCache::new(root.path(), &Repo::model("a/b").unwrap());
+        assert_eq!(cache.folder, root.path().join("models--a--b"));
         assert_eq!(cache.commit_of("main"), None);
         assert_eq!(cache.commit_of(COMMIT).as_deref(), Some(COMMIT));
         cache.remember("refs/convert/x", COMMIT).unwrap();

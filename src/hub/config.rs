@@ -1,6 +1,7 @@
 //! How the hub is reached and where files are kept. In: the variables that huggingface_hub reads. Out: a [`HubConfig`].
 
-use crate::error::{ConfigError, Error, Result};
+use super::HubError;
+use super::error::Result;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -65,10 +66,10 @@ impl HubConfig {
         });
         let cache = first(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).map(path);
         let Some(cache) = cache.or_else(|| home.as_ref().map(|home| home.join("hub"))) else {
-            return Err(Error::from(ConfigError::Setting {
-                setting: "HF_HOME",
-                reason: "it is not set and neither is HOME, so there is no folder for downloads".into(),
-            }));
+            return Err(HubError::Setting(
+                "HF_HOME",
+                "it is not set and neither is HOME, so there is no folder for downloads".into(),
+            ));
         };
         let token_file = first(&["HF_TOKEN_PATH"])
             .map(path)
@@ -81,17 +82,17 @@ impl HubConfig {
             .as_ref()
             .is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic()))
         {
-            return Err(Error::from(ConfigError::Setting {
-                setting: "HF_TOKEN",
-                reason: "it has a blank or another character that no token has".into(),
-            }));
+            return Err(HubError::Setting(
+                "HF_TOKEN",
+                "it has a blank or another character that no token has".into(),
+            ));
         }
         let endpoint = first(&["HF_ENDPOINT"]).unwrap_or_else(|| Self::ENDPOINT.to_owned());
         if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
-            return Err(Error::from(ConfigError::Setting {
-                setting: "HF_ENDPOINT",
-                reason: format!("`{endpoint}` does not begin with https:// or http://"),
-            }));
+            return Err(HubError::Setting(
+                "HF_ENDPOINT",
+                format!("`{endpoint}` does not begin with https:// or http://"),
+            ));
         }
         let is_on = |name: &str| {
             first(&[name])
@@ -100,10 +101,10 @@ impl HubConfig {
         let seconds = match first(&["HF_HUB_DOWNLOAD_TIMEOUT"]) {
             None => Self::TIMEOUT_SECONDS,
             Some(text) => text.parse().ok().filter(|s| *s > 0).ok_or_else(|| {
-                Error::from(ConfigError::Setting {
-                    setting: "HF_HUB_DOWNLOAD_TIMEOUT",
-                    reason: format!("`{text}` is not a number of seconds"),
-                })
+                HubError::Setting(
+                    "HF_HUB_DOWNLOAD_TIMEOUT",
+                    format!("`{text}` is not a number of seconds"),
+                )
             })?,
         };
         Ok(Self {
@@ -163,7 +164,7 @@ mod tests {
             ("HF_HUB_DOWNLOAD_TIMEOUT", "0"),
         ] {
             assert!(
-                matches!(config(&[home, wrong]), Err(Error::Config(ConfigError::Setting { setting, .. })) if setting == wrong.0)
+                matches!(config(&[home, wrong]), Err(HubError::Setting(setting, _)) if setting == wrong.0)
             );
         }
     }

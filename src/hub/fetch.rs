@@ -1,50 +1,17 @@
 //! Files of repositories, from the cache where they are complete and from the hub where they are not. In: a repository and
-//! names. Out: paths inside a snapshot, for `model`, the data readers and the command line.
+//! names. Out: paths inside a snapshot, for the data readers and the command line.
 
-use super::cache::{RepoCache, make_parent};
-use super::client::{Client, Wanted, length};
-use super::id::{DatasetId, is_commit};
-use super::response::FileInfo;
-use super::select::{self, NoChoice, Split, WeightFiles};
-use super::{HubConfig, HubError, Repo};
-use crate::checkpoint::Index;
-use crate::error::{Error, Result};
+use super::cache::{RepoCache, is_commit, make_parent};
+use super::client::{self, Client, FileInfo, length};
+use super::error::Result;
+use super::id::is_file_name;
+use super::select::{self, NoChoice, WeightFiles};
+use super::{DatasetId, Fetched, HubConfig, HubError, ModelSnapshot, Repo, Split, Transfer, Wanted};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// A download under way.
-#[derive(Debug, Clone, Copy)]
-pub struct Transfer<'a> {
-    /// The file's name in its repository.
-    pub file: &'a str,
-    /// Bytes there are.
-    pub done: u64,
-    /// Bytes of all of it, where the server told.
-    pub total: Option<u64>,
-}
-
-/// A complete file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fetched {
-    /// Where it is.
-    pub path: PathBuf,
-    /// `ORG/NAME@COMMIT:FILE`, which says exactly what it is.
-    pub name: String,
-    /// The commit.
-    pub commit: String,
-}
-
-/// A model folder with everything that is needed of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelSnapshot {
-    /// The folder.
-    pub dir: PathBuf,
-    /// `ORG/NAME@COMMIT`.
-    pub name: String,
-    /// The commit.
-    pub commit: String,
-}
 
 /// Where the hub keeps what it made of script-only data sets.
 const CONVERTED: &str = "refs/convert/parquet";
@@ -90,12 +57,11 @@ impl<'a> Hub<'a> {
             return Ok(fetched(repo, &repo.revision, file, path));
         }
         if self.is_offline() {
-            return match cached(&cache, repo, file) {
-                Some(found) => Ok(found),
-                None => Err(self.absent(repo, &format!("`{file}`"), file)),
-            };
+            let found = cached(&cache, repo, file);
+            return found.ok_or_else(|| self.absent(repo, &format!("`{file}`"), file));
         }
-        let info = match self.client()?.info(repo, file) {
+        let wanted = self.wanted(repo, file);
+        let info = match self.client()?.info(&wanted) {
             Ok(info) => info,
             Err(error) => {
                 self.note_no_network(&error);
@@ -133,38 +99,27 @@ impl<'a> Hub<'a> {
             if self.is_offline() {
                 return Err(self.absent(repo, "the weights", "model.safetensors"));
             }
-            let (what, found) = (
-                "weights that are read (safetensors, or pytorch_model.bin)",
-                some_of(&files),
-            );
-            return Err(HubError::Incomplete {
-                what,
-                repo: repo.clone(),
-                found,
-            }
-            .into());
+            let what = "weights that are read (safetensors, or pytorch_model.bin)".into();
+            return Err(HubError::Incomplete(repo.clone(), what, some_of(&files)));
         };
         for name in select::SIDE_FILES {
             if files.iter().any(|file| file == name) {
                 self.file(&pinned, name)?;
             }
         }
-        let dir = cache.snapshot(&config.commit);
         match weights {
             WeightFiles::Single(name) => {
                 self.file(&pinned, &name)?;
             }
             WeightFiles::Indexed(name) => {
-                self.file(&pinned, &name)?;
-                let index = Index::read(&dir, &name)?;
-                let shards: std::collections::BTreeSet<&String> = index.weight_map.values().collect();
-                for shard in shards {
-                    self.file(&pinned, shard)?;
+                let index = self.file(&pinned, &name)?.path;
+                for shard in shards(&index)? {
+                    self.file(&pinned, &shard)?;
                 }
             }
         }
         Ok(ModelSnapshot {
-            dir,
+            dir: cache.snapshot(&config.commit),
             name: format!("{}@{}", repo.name, config.commit),
             commit: config.commit,
         })
@@ -180,7 +135,7 @@ impl<'a> Hub<'a> {
             return Ok(vec![self.file(&id.repo, file)?]);
         }
         let first = self.data_at(&id.repo, split);
-        let no_files = matches!(&first, Err(Error::Hub(error)) if matches!(**error, HubError::NoData { .. } | HubError::Offline { .. }));
+        let no_files = matches!(first, Err(HubError::Incomplete(..) | HubError::Offline(..)));
         match id.repo.at(CONVERTED) {
             Some(converted) if no_files && id.repo.revision == "main" => {
                 // What was asked for is told of where the conversion does not help either.
@@ -197,13 +152,8 @@ impl<'a> Hub<'a> {
         let chosen = match select::data_files(&files, split) {
             Ok(chosen) => chosen,
             Err(NoChoice::Several { candidates }) => {
-                let (found, example) = (some_of(&candidates), candidates[0].clone());
-                return Err(HubError::Ambiguous {
-                    repo: repo.clone(),
-                    found,
-                    example,
-                }
-                .into());
+                let found = some_of(&candidates);
+                return Err(HubError::Ambiguous(repo.clone(), found, candidates[0].clone()));
             }
             Err(NoChoice::None { candidates }) => {
                 let split = match split {
@@ -219,12 +169,7 @@ impl<'a> Hub<'a> {
                 } else {
                     &candidates
                 });
-                return Err(HubError::NoData {
-                    repo: repo.clone(),
-                    what,
-                    found,
-                }
-                .into());
+                return Err(HubError::Incomplete(repo.clone(), what, found));
             }
         };
         if split == Split::Test
@@ -232,11 +177,8 @@ impl<'a> Hub<'a> {
             && let Some(parts) = select::parts(&chosen[0])
             && chosen.len() < parts
         {
-            return Err(self.absent(
-                repo,
-                &format!("{} of {parts} parts", parts - chosen.len()),
-                &chosen[0],
-            ));
+            let what = format!("{} of {parts} parts", parts - chosen.len());
+            return Err(self.absent(repo, &what, &chosen[0]));
         }
         let pinned = at_commit(repo, &commit);
         chosen.iter().map(|file| self.file(&pinned, file)).collect()
@@ -267,87 +209,70 @@ impl<'a> Hub<'a> {
 
     /// Makes the contents complete under their etag's name.
     fn complete_blob(&mut self, cache: &RepoCache, repo: &Repo, file: &str, info: &FileInfo) -> Result<()> {
-        let (blob, partial) = (cache.blob(&info.etag), cache.incomplete(&info.etag));
+        let blob = cache.blob(&info.etag);
+        let partial = cache.blob(&format!("{}.incomplete", info.etag));
         make_parent(&blob)?;
         let _lock = cache.lock(&info.etag)?;
         if blob.is_file() {
             return Ok(());
         }
-        let url = at_commit(repo, &info.commit).file_url(&self.config.endpoint, &info.commit, file);
-        let what = format!("`{file}`");
-        let wanted = Wanted {
-            repo,
-            what: &what,
-            url: &url,
+        let wanted = self.wanted(&at_commit(repo, &info.commit), file);
+        self.client()?;
+        let Self {
+            client: Some(client),
+            told,
+            ..
+        } = self
+        else {
+            return Err(HubError::Answer(wanted.url, "there is no client".into()));
         };
+        let total = info.size;
         loop {
             let resumed = length(&partial) > 0;
-            self.client()?;
-            let (client, told) = (&self.client, &mut self.told);
-            let total = info.size;
-            if let Some(client) = client {
-                client.download(wanted, total, &partial, &mut |done| {
-                    told(Transfer { file, done, total });
-                })?;
-            }
+            client.download(&wanted, total, &partial, &mut |done| {
+                told(Transfer { file, done, total })
+            })?;
             let Some(reason) = difference(&partial, &info.etag)? else {
                 break;
             };
-            std::fs::remove_file(&partial).map_err(Error::io("remove", &partial))?;
+            std::fs::remove_file(&partial).map_err(HubError::io("remove", &partial))?;
             // What an earlier run had left may be at fault; the whole of it is not tried twice.
             if !resumed {
-                return Err(HubError::Damaged {
-                    what,
-                    repo: repo.clone(),
-                    url,
-                    reason,
-                }
-                .into());
+                return Err(HubError::Damaged(Box::new(wanted), reason));
             }
         }
-        std::fs::rename(&partial, &blob).map_err(Error::io("rename to", &blob))
+        std::fs::rename(&partial, &blob).map_err(HubError::io("rename to", &blob))
     }
 
     fn is_offline(&self) -> bool {
         self.config.offline || self.no_network.is_some()
     }
 
-    fn note_no_network(&mut self, error: &Error) {
-        if let Error::Hub(error) = error
-            && let Some(reason) = error.no_network()
-        {
-            self.no_network = Some(reason.to_owned());
+    fn note_no_network(&mut self, error: &HubError) {
+        if let HubError::Unreachable(_, reason) = error {
+            self.no_network = Some(reason.clone());
         }
+    }
+
+    fn wanted(&self, repo: &Repo, file: &str) -> Wanted {
+        client::wanted(repo, &self.config.endpoint, format!("`{file}`"), file)
     }
 
     /// The error for something that would have to be fetched and cannot.
-    fn absent(&self, repo: &Repo, what: &str, file: &str) -> Error {
-        let url = repo.file_url(&self.config.endpoint, &repo.revision, file);
-        let (what, repo) = (what.to_owned(), repo.clone());
+    fn absent(&self, repo: &Repo, what: &str, file: &str) -> HubError {
+        let wanted = Box::new(client::wanted(repo, &self.config.endpoint, what.to_owned(), file));
         match &self.no_network {
-            Some(reason) => HubError::Unreachable {
-                what,
-                repo,
-                url,
-                reason: reason.clone(),
-            },
-            None => HubError::Offline {
-                what,
-                repo,
-                url,
-                cache: self.config.cache.clone(),
-            },
+            Some(reason) => HubError::Unreachable(wanted, reason.clone()),
+            None => HubError::Offline(wanted, self.config.cache.clone()),
         }
-        .into()
     }
 
     fn client(&mut self) -> Result<&Client> {
-        if self.client.is_none() {
-            self.client = Some(Client::new(&self.config)?);
-        }
-        self.client
-            .as_ref()
-            .ok_or_else(|| Error::internal("the hub's client vanished"))
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => Client::new(&self.config)?,
+        };
+        Ok(self.client.insert(client))
     }
 }
 
@@ -373,22 +298,34 @@ fn cached(cache: &RepoCache, repo: &Repo, file: &str) -> Option<Fetched> {
     Some(fetched(repo, &commit, file, path))
 }
 
+/// The shards that an index names. Of an index that is none, there are none: whoever reads the folder says what is wrong.
+fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    #[derive(Default, Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = std::fs::read(index).map_err(HubError::io("read", index))?;
+    let index: Index = serde_json::from_slice(&text).unwrap_or_default();
+    let shards = index.weight_map.into_values();
+    Ok(shards.filter(|shard| is_file_name(shard)).collect())
+}
+
 /// How the contents differ from the SHA-256 that an etag of a large file is.
 fn difference(file: &Path, etag: &str) -> Result<Option<String>> {
     if etag.len() != 64 || !etag.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(None);
     }
-    let mut reader = std::fs::File::open(file).map_err(Error::io("open", file))?;
+    let mut reader = std::fs::File::open(file).map_err(HubError::io("open", file))?;
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
-        match reader.read(&mut buffer).map_err(Error::io("read", file))? {
+        match reader.read(&mut buffer).map_err(HubError::io("read", file))? {
             0 => break,
             n => hasher.update(&buffer[..n]),
         }
     }
     let found = format!("{:x}", hasher.finalize());
-    Ok((!found.eq_ignore_ascii_case(etag))
-        .then(|| format!("its SHA-256 is {found}, and the hub promised {etag}")))
+    let reason = format!("its SHA-256 is {found}, and the hub promised {etag}");
+    Ok((!found.eq_ignore_ascii_case(etag)).then_some(reason))
 }
 
 /// The first names of a list, for a message.

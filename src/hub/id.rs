@@ -1,5 +1,5 @@
-//! Names of repositories. In: `ORG/NAME`, `ORG/NAME@REVISION`, for data sets also `…:FILE`. Out: a [`Repo`], which knows its
-//! addresses; `fetch` and the command line use it.
+//! Names of repositories. In: `ORG/NAME`, `ORG/NAME@REVISION`, for data sets also `…:FILE`. Out: a [`Repo`] for
+//! `fetch` and the command line.
 
 use std::fmt;
 
@@ -57,46 +57,6 @@ impl Repo {
             ..self.clone()
         })
     }
-
-    /// Its folder in the cache.
-    pub(crate) fn folder(&self) -> String {
-        let kind = match self.kind {
-            RepoKind::Model => "models",
-            RepoKind::Dataset => "datasets",
-        };
-        format!("{kind}--{}", self.name.replace('/', "--"))
-    }
-
-    /// The address of a file.
-    pub(crate) fn file_url(&self, endpoint: &str, revision: &str, file: &str) -> String {
-        let kind = match self.kind {
-            RepoKind::Model => "",
-            RepoKind::Dataset => "datasets/",
-        };
-        let (revision, file) = (encoded(revision, false), encoded(file, true));
-        format!("{endpoint}/{kind}{}/resolve/{revision}/{file}", self.name)
-    }
-
-    /// The page for people.
-    pub(crate) fn page(&self, endpoint: &str) -> String {
-        match self.kind {
-            RepoKind::Model => format!("{endpoint}/{}", self.name),
-            RepoKind::Dataset => format!("{endpoint}/datasets/{}", self.name),
-        }
-    }
-
-    /// The address of the list of files.
-    pub(crate) fn info_url(&self, endpoint: &str, revision: &str) -> String {
-        let kind = match self.kind {
-            RepoKind::Model => "models",
-            RepoKind::Dataset => "datasets",
-        };
-        format!(
-            "{endpoint}/api/{kind}/{}/revision/{}",
-            self.name,
-            encoded(revision, false)
-        )
-    }
 }
 
 impl fmt::Display for Repo {
@@ -152,24 +112,6 @@ pub(crate) fn is_file_name(name: &str) -> bool {
         && name.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
-/// Whether a revision is a full commit, which never changes its meaning.
-pub(crate) fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-/// Percent-encodes what is not plain in an address; slashes are kept in paths.
-fn encoded(text: &str, is_path: bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
-            b'/' if is_path => out.push('/'),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,7 +123,6 @@ mod tests {
             (opt.name.as_str(), opt.revision.as_str()),
             ("facebook/opt-125m", "main")
         );
-        assert_eq!(opt.folder(), "models--facebook--opt-125m");
         assert_eq!(Repo::model("a/b@refs/pr/1").unwrap().revision, "refs/pr/1");
         assert_eq!(opt.at("v1").unwrap().revision, "v1");
         for none in [
@@ -202,24 +143,5 @@ mod tests {
         for none in ["c4", "a/b:", "a/b:../x", "a/b:/x", "a/b:x//y"] {
             assert_eq!(DatasetId::parse(none), None, "{none}");
         }
-    }
-
-    #[test]
-    fn addresses() {
-        let id = DatasetId::parse("a/b@refs/convert/parquet:x y/0.parquet").unwrap();
-        let file = id.file.unwrap();
-        assert_eq!(
-            id.repo.file_url("http://h", &id.repo.revision, &file),
-            "http://h/datasets/a/b/resolve/refs%2Fconvert%2Fparquet/x%20y/0.parquet"
-        );
-        let model = Repo::model("a/b").unwrap();
-        assert_eq!(
-            model.file_url("http://h", "main", "config.json"),
-            "http://h/a/b/resolve/main/config.json"
-        );
-        assert_eq!(
-            model.info_url("http://h", "main"),
-            "http://h/api/models/a/b/revision/main"
-        );
     }
 }

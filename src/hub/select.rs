@@ -1,13 +1,6 @@
 //! Which files of a repository are needed. In: the list of its files. Out: those to fetch.
 
-/// What a data set's file is wanted for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
-    /// Calibration: the files of the train split.
-    Train,
-    /// Evaluation: the files of the test split, else of the validation split.
-    Test,
-}
+use super::Split;
 
 /// Files beside the weights that the program, or whoever loads the pruned copy, reads. `config.json` is fetched first.
 pub(crate) const SIDE_FILES: [&str; 12] = [

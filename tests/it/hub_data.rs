@@ -143,6 +143,7 @@ fn is_stream(
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn wikitext2_is_rows_joined_by_blank_lines() {
     let paths = (
         "wikitext-2-raw-v1/test-00000-of-00001.parquet",
@@ -152,6 +153,7 @@ fn wikitext2_is_rows_joined_by_blank_lines() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn the_penn_treebank_is_sentences_joined_by_blanks() {
     let paths = (
         "penn_treebank/test/0000.parquet",
@@ -162,6 +164,7 @@ fn the_penn_treebank_is_sentences_joined_by_blanks() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn c4_is_documents() {
     let (workspace, server) = (Workspace::new(), HubServer::start());
     let words: Vec<&str> = STORIES.split_whitespace().collect();
@@ -216,6 +219,7 @@ fn c4_is_documents() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn other_data_sets_of_a_hub() {
     let (workspace, server) = (Workspace::new(), HubServer::start());
     let all = rows();

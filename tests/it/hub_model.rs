@@ -80,6 +80,7 @@ fn file_requests(server: &HubServer) -> Vec<String> {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn a_model_is_fetched_once_and_used_without_a_network() {
     let (workspace, server) = (Workspace::new(), server());
     let expected = workspace.json(EVAL);
@@ -131,6 +132,7 @@ fn a_model_is_fetched_once_and_used_without_a_network() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn shards_and_torch_files() {
     let (workspace, server) = (Workspace::new(), HubServer::start());
     for (name, number) in [("llama1-style", 2), ("opt-350m-style", 3)] {
@@ -161,6 +163,7 @@ fn shards_and_torch_files() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn a_path_that_exists_wins() {
     let (workspace, server) = (Workspace::new(), server());
     std::fs::create_dir(workspace.path("org")).unwrap();
@@ -173,6 +176,7 @@ fn a_path_that_exists_wins() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn revisions() {
     let (workspace, server) = (Workspace::new(), HubServer::start());
     for (revision, number, model) in [
@@ -212,6 +216,7 @@ fn revisions() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn an_interrupted_download_goes_on() {
     let (workspace, server) = (Workspace::new(), server());
     let weights = &demo()["model.safetensors"];
@@ -260,6 +265,7 @@ fn an_interrupted_download_goes_on() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn contents_other_than_promised() {
     let (workspace, server) = (Workspace::new(), server());
     server.damage("model.safetensors");
@@ -276,6 +282,7 @@ fn contents_other_than_promised() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn a_busy_or_renamed_hub() {
     let (workspace, server) = (Workspace::new(), server());
     server.be_busy(2);
@@ -288,6 +295,7 @@ fn a_busy_or_renamed_hub() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn gated_models_want_a_token_that_stays_with_the_hub() {
     let (workspace, server) = (Workspace::new(), server());
     server.gate(REPO, "secret");
@@ -307,6 +315,7 @@ fn gated_models_want_a_token_that_stays_with_the_hub() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn what_the_hub_does_not_have() {
     let (workspace, server) = (Workspace::new(), server());
     let mut files = demo();
@@ -341,6 +350,7 @@ fn what_the_hub_does_not_have() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn no_network() {
     let workspace = Workspace::new();
     // A port where nobody listens.
@@ -368,4 +378,28 @@ fn no_network() {
         command.env("HF_HUB_OFFLINE", "0").env(name, value);
         Outcome::of(command).check_failure(name, &[if name == "SSL_CERT_FILE" { value } else { name }]);
     }
+}
+
+/// A build without the hub says how to have one, to models and to data; paths are as good as ever.
+#[test]
+#[cfg(not(feature = "hub"))]
+fn without_the_feature() {
+    let workspace = Workspace::new();
+    for line in [
+        format!("inspect --model {ID}"),
+        format!("{EVAL} --data org/name"),
+        format!("{EVAL} --data wikitext2"),
+        "eval --tasks piqa".to_owned(),
+    ] {
+        workspace.refuse(
+            &line,
+            &[
+                "built without the feature `hub`",
+                "rebuild with --features hub",
+                "hint:",
+            ],
+        );
+    }
+    workspace.copy_model("opt-350m-style", "org");
+    workspace.succeed("inspect --model org");
 }

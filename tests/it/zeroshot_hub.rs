@@ -44,6 +44,7 @@ fn scores(found: &Value) -> Value {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn every_task_is_the_same_from_the_hub() {
     let (workspace, server) = (workspace(), HubServer::start());
     serve_tasks(&server);
@@ -82,6 +83,7 @@ fn every_task_is_the_same_from_the_hub() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn examples_come_from_the_training_split() {
     let (workspace, server) = (workspace(), HubServer::start());
     serve_tasks(&server);
@@ -136,6 +138,7 @@ fn parquet_files_of_a_folder() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "hub"), ignore = "needs the feature hub")]
 fn what_the_hub_does_not_have() {
     let (workspace, server) = (workspace(), HubServer::start());
     let line = "eval --tasks piqa";
