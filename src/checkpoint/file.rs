@@ -89,6 +89,16 @@ impl WeightFile {
     }
 }
 
+impl rawzip::ReaderAt for WeightFile {
+    /// As many bytes as the file has from there on, up to the buffer's length.
+    fn read_at(&self, buffer: &mut [u8], start: u64) -> std::io::Result<usize> {
+        let left = usize::try_from(self.bytes.saturating_sub(start)).unwrap_or(usize::MAX);
+        let length = buffer.len().min(left);
+        read_exact_at(&self.file, &mut buffer[..length], start)?;
+        Ok(length)
+    }
+}
+
 #[cfg(unix)]
 fn read_exact_at(file: &File, buffer: &mut [u8], start: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, start)

@@ -318,6 +318,21 @@ mod tests {
     }
 
     #[test]
+    fn entries_that_are_no_plain_bytes_are_refused() {
+        // Flags and method of the first record of the archive's directory.
+        for (field, value, said) in [(8, 1, "encrypted"), (10, 8, "compressed")] {
+            let error = error("modern.bin", |bytes| {
+                let record = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+                bytes[record + field] = value;
+            });
+            assert!(
+                matches!(&error, CheckpointError::Pytorch { reason, .. } if reason.contains(said)),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn a_missing_storage_is_an_error_and_not_zeros() {
         // Renames the storage `data/2` in both directories of the archive.
         let renamed = error("modern.bin", |bytes| {

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::prune::plan::StatePlace;
 use crate::prune::{PruneRun, Rates, Shard};
 use crate::text::TokenWindows;
+use bytesize::ByteSize;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -74,20 +75,9 @@ pub(crate) struct PruneArgs {
 
 /// A number of bytes with an optional unit: `24GB`, `20GiB`, `500MB`.
 fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "kib" => 1024.0,
-        "mib" => 1024.0 * 1024.0,
-        "gib" => 1024.0 * 1024.0 * 1024.0,
-        unit => return Err(format!("`{unit}` is no unit of bytes: MB, GB, MiB, GiB")),
-    };
-    match digits.trim().parse::<f64>() {
-        Ok(number) if number > 0.0 && number * factor < u64::MAX as f64 => Ok((number * factor) as u64),
-        _ => Err(format!("`{text}` is no number of bytes, such as 24GB")),
+    match text.parse() {
+        Ok(ByteSize(bytes)) if bytes > 0 => Ok(bytes),
+        _ => Err(format!("`{text}` is no number of bytes, such as 24GB or 20GiB")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A choice of layers by their path in a module: `encoder.layers.0.linear_inner`, field names and indices joined by dots.
 
 use super::error::ModuleError;
+use regex::Regex;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,9 +22,22 @@ use std::sync::Arc;
 #[derive(Clone, Default)]
 pub struct Paths {
     /// Empty for every layer.
-    include: Vec<String>,
-    exclude: Vec<String>,
+    include: Vec<Glob>,
+    exclude: Vec<Glob>,
     predicates: Vec<Predicate>,
+}
+
+/// A glob as it was written, and as an expression over the parts of a path, each ended by a dot.
+#[derive(Clone)]
+struct Glob {
+    text: String,
+    pattern: Option<Regex>,
+}
+
+impl fmt::Debug for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
 }
 
 /// Whether the layer of a path is chosen.
@@ -39,8 +53,8 @@ impl fmt::Debug for Paths {
     }
 }
 
-fn strings<S: Into<String>>(globs: impl IntoIterator<Item = S>) -> impl Iterator<Item = String> {
-    globs.into_iter().map(Into::into)
+fn globs<S: Into<String>>(globs: impl IntoIterator<Item = S>) -> impl Iterator<Item = Glob> {
+    globs.into_iter().map(|glob| Glob::new(glob.into()))
 }
 
 impl Paths {
@@ -52,14 +66,14 @@ impl Paths {
     /// Those that at least one of the globs matches; of no glob at all, every one.
     pub fn matching<S: Into<String>>(globs: impl IntoIterator<Item = S>) -> Self {
         Self {
-            include: strings(globs).collect(),
+            include: self::globs(globs).collect(),
             ..Self::default()
         }
     }
 
     /// Without those that any of the globs matches.
     pub fn except<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
-        self.exclude.extend(strings(globs));
+        self.exclude.extend(self::globs(globs));
         self
     }
 
@@ -71,7 +85,7 @@ impl Paths {
 
     /// Whether the layer of that path is chosen.
     pub fn chooses(&self, path: &str) -> bool {
-        let any = |globs: &[String]| globs.iter().any(|glob| matches(glob, path));
+        let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(path));
         (self.include.is_empty() || any(&self.include))
             && !any(&self.exclude)
             && self.predicates.iter().all(|predicate| predicate(path))
@@ -87,8 +101,8 @@ impl Paths {
             linears: linears.iter().map(|path| (*path).to_owned()).collect(),
         };
         for glob in self.include.iter().chain(&self.exclude) {
-            if !linears.iter().any(|path| matches(glob, path)) {
-                return Err(nothing(format!("`{glob}`")));
+            if !linears.iter().any(|path| glob.matches(path)) {
+                return Err(nothing(format!("`{}`", glob.text)));
             }
         }
         if !linears.iter().any(|path| self.chooses(path)) {
@@ -98,35 +112,29 @@ impl Paths {
     }
 }
 
-fn matches(glob: &str, path: &str) -> bool {
-    let parts = |text: &str| -> Vec<Vec<char>> {
-        let parts = text.split('.').filter(|part| !part.is_empty());
-        parts.map(|part| part.chars().collect()).collect()
-    };
-    parts_match(&parts(glob), &parts(path))
-}
-
-fn parts_match(glob: &[Vec<char>], path: &[Vec<char>]) -> bool {
-    match glob.split_first() {
-        None => path.is_empty(),
-        Some((part, rest)) if part.as_slice() == ['*', '*'] => {
-            (0..=path.len()).any(|skipped| parts_match(rest, &path[skipped..]))
-        }
-        Some((part, rest)) => match path.split_first() {
-            Some((name, further)) => part_matches(part, name) && parts_match(rest, further),
-            None => false,
-        },
+impl Glob {
+    fn new(text: String) -> Self {
+        let part = |part: &str| match part {
+            "**" => r"([^.]+\.)*".to_owned(),
+            // Escaped first, so that everything but the two signs stands for itself.
+            part => regex::escape(part).replace(r"\*", "[^.]*").replace(r"\?", "[^.]") + r"\.",
+        };
+        let parts: String = text
+            .split('.')
+            .filter(|part| !part.is_empty())
+            .map(part)
+            .collect();
+        // Only a glob of megabytes is refused; it matches nothing.
+        let pattern = Regex::new(&format!("^{parts}$")).ok();
+        Self { text, pattern }
     }
-}
 
-fn part_matches(glob: &[char], name: &[char]) -> bool {
-    match glob.split_first() {
-        None => name.is_empty(),
-        Some(('*', rest)) => (0..=name.len()).any(|skipped| part_matches(rest, &name[skipped..])),
-        Some((wanted, rest)) => match name.split_first() {
-            Some((found, further)) => (*wanted == '?' || wanted == found) && part_matches(rest, further),
-            None => false,
-        },
+    fn matches(&self, path: &str) -> bool {
+        let parts = path.split('.').filter(|part| !part.is_empty());
+        let path: String = parts.flat_map(|part| [part, "."]).collect();
+        self.pattern
+            .as_ref()
+            .is_some_and(|pattern| pattern.is_match(&path))
     }
 }
 
@@ -155,7 +163,7 @@ mod tests {
             ("*a*b*", "xxaxxbxx", true),
             ("*a*b*", "xxbxxaxx", false),
         ] {
-            assert_eq!(matches(glob, path), expected, "{glob} on {path}");
+            assert_eq!(Glob::new(glob.into()).matches(path), expected, "{glob} on {path}");
         }
     }
 

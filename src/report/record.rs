@@ -202,16 +202,5 @@ pub fn peak_host_bytes() -> Option<u64> {
 
 /// Bytes in the unit that suits them.
 pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{count} B")
-    } else {
-        format!("{value:.2} {}", UNITS[unit])
-    }
+    indicatif::DecimalBytes(count).to_string()
 }

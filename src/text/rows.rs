@@ -65,7 +65,7 @@ pub(crate) fn read_objects(
 /// Opens a file that is not read in order, once its bytes went to the hash.
 fn hashed(file: &Path, hasher: &mut Sha256) -> Result<File> {
     let mut bytes = File::open(file).map_err(Error::io("open", file))?;
-    hash(&mut bytes, hasher).map_err(Error::io("read", file))?;
+    std::io::copy(&mut bytes, hasher).map_err(Error::io("read", file))?;
     Ok(bytes)
 }
 
@@ -117,16 +117,6 @@ pub fn is_token_file(file: &Path) -> bool {
 fn is_parquet(file: &Path) -> bool {
     file.extension()
         .is_some_and(|e| e.eq_ignore_ascii_case("parquet"))
-}
-
-fn hash(from: &mut impl Read, hasher: &mut Sha256) -> std::io::Result<()> {
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(()),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
 }
 
 /// Feeds everything that is read from the file to a hash.

@@ -9,7 +9,7 @@
 use super::state::State;
 use crate::progress::Event;
 use crate::system::Memory;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{FormattedDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -112,14 +112,8 @@ fn texts(state: &State, branches: &[String]) -> (String, String) {
 }
 
 /// Seconds as hours, minutes and seconds.
-fn clock(seconds: f64) -> String {
-    let seconds = seconds.round() as u64;
-    format!(
-        "{:02}:{:02}:{:02}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
+fn clock(seconds: f64) -> FormattedDuration {
+    FormattedDuration(Duration::from_secs(seconds.round() as u64))
 }
 
 #[cfg(test)]
@@ -160,7 +154,7 @@ mod tests {
         assert_eq!(at_hand, "layer 6 of 12: model.layers.5.mlp.up_proj, wanda 0.5");
         assert_eq!(so_far, "last k_proj 0.01250, mean 0.01250  ");
         assert_eq!(
-            [clock(0.4), clock(59.6), clock(36_061.0)],
+            [0.4, 59.6, 36_061.0].map(|seconds| clock(seconds).to_string()),
             ["00:00:00", "00:01:00", "10:01:01"]
         );
     }

@@ -1,59 +1,20 @@
 //! The random numbers of Python's `random.Random`, which the harness draws examples and bootstrap samples with: the
 //! Mersenne Twister MT19937 (Matsumoto and Nishimura 1998, doi 10.1145/272991.272995), seeded by an integer.
 
-const SIZE: usize = 624;
-const MIDDLE: usize = 397;
+use rand_mt::Mt;
 
 /// A generator.
 #[derive(Clone)]
-pub(crate) struct PythonRandom {
-    state: [u32; SIZE],
-    next: usize,
-}
+pub(crate) struct PythonRandom(Mt);
 
 impl PythonRandom {
     /// As `random.Random(seed)`.
     pub(crate) fn new(seed: u32) -> Self {
-        // `init_by_array` of the published code, with the seed as the array's only word.
-        let mut state = [0u32; SIZE];
-        state[0] = 19_650_218;
-        for i in 1..SIZE {
-            state[i] = mixed(state[i - 1])
-                .wrapping_mul(1_812_433_253)
-                .wrapping_add(i as u32);
-        }
-        let mut i = 1;
-        for _ in 0..SIZE {
-            state[i] = (state[i] ^ mixed(state[i - 1]).wrapping_mul(1_664_525)).wrapping_add(seed);
-            i = following(&mut state, i);
-        }
-        for _ in 0..SIZE - 1 {
-            state[i] = (state[i] ^ mixed(state[i - 1]).wrapping_mul(1_566_083_941)).wrapping_sub(i as u32);
-            i = following(&mut state, i);
-        }
-        state[0] = 1 << 31;
-        Self { state, next: SIZE }
+        Self(Mt::new_with_key([seed]))
     }
 
     fn next_u32(&mut self) -> u32 {
-        if self.next == SIZE {
-            self.renew();
-        }
-        let mut y = self.state[self.next];
-        self.next += 1;
-        y ^= y >> 11;
-        y ^= (y << 7) & 0x9d2c_5680;
-        y ^= (y << 15) & 0xefc6_0000;
-        y ^ (y >> 18)
-    }
-
-    fn renew(&mut self) {
-        for i in 0..SIZE {
-            let y = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % SIZE] & 0x7fff_ffff);
-            let twisted = (y >> 1) ^ if y & 1 == 1 { 0x9908_b0df } else { 0 };
-            self.state[i] = self.state[(i + MIDDLE) % SIZE] ^ twisted;
-        }
-        self.next = 0;
+        self.0.next_u32()
     }
 
     /// `random()`: 53 random bits as a number in `[0, 1)`.
@@ -102,18 +63,6 @@ impl PythonRandom {
         }
         drawn
     }
-}
-
-fn mixed(word: u32) -> u32 {
-    word ^ (word >> 30)
-}
-
-fn following(state: &mut [u32; SIZE], i: usize) -> usize {
-    if i + 1 < SIZE {
-        return i + 1;
-    }
-    state[0] = state[SIZE - 1];
-    1
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Numbers and names as the page writes them.
 
+use indicatif::{DecimalBytes, HumanCount};
+
 /// Three significant digits, without an exponent where that stays short.
 pub(super) fn short(value: f64) -> String {
     if value == 0.0 {
@@ -62,33 +64,13 @@ pub(super) fn seconds(value: f64) -> String {
 
 /// Bytes in the unit that suits them.
 pub(super) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let exponent = (1..UNITS.len())
-        .rev()
-        .find(|exponent| count as f64 >= 1000f64.powi(*exponent as i32))
-        .unwrap_or(0);
-    match exponent {
-        0 => format!("{count} B"),
-        _ => format!(
-            "{} {}",
-            short(count as f64 / 1000f64.powi(exponent as i32)),
-            UNITS[exponent]
-        ),
-    }
+    DecimalBytes(count).to_string()
 }
 
 /// A count with its thousands apart.
 pub(super) fn count(value: usize) -> String {
-    let digits = value.to_string();
-    let mut text = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            // A narrow space that does not break.
-            text.push('\u{202f}');
-        }
-        text.push(digit);
-    }
-    text
+    // A narrow space that does not break.
+    HumanCount(value as u64).to_string().replace(',', "\u{202f}")
 }
 
 /// What an operator is called within its layer.
