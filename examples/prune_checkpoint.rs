@@ -1,6 +1,5 @@
-//! What the command `prune` does, from a program of one's own; a run that was killed goes on when it is started again.
-//!
-//! `cargo run --release --example prune_checkpoint [MODEL TEXT OUTPUT]`, or the built-in demo into a temporary folder.
+//! What the command `prune` does, from a program of one's own; a run that was killed goes on when it is started again:
+//! `cargo run --release --example prune_checkpoint [MODEL TEXT OUTPUT]`, or the built-in demo.
 
 use fista_pruner::checkpoint::ModelName;
 use fista_pruner::config::{PruneConfig, SolverConfig};
@@ -15,6 +14,7 @@ fn main() -> Result<()> {
 }
 
 #[allow(clippy::print_stdout, reason = "an example shows what it did")]
+/// Prunes what the arguments name.
 pub fn prune(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     let name = arguments.next().map_or_else(ModelName::default, ModelName::new);
     let model = name.open(&mut from_environment)?;
@@ -34,10 +34,6 @@ pub fn prune(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     run.evaluation = evaluation.as_ref();
     run.resume = true;
     let report = run.run(&mut silent())?;
-    println!(
-        "sparsity {:.4}, mean error {:.5}",
-        report.sparsity,
-        report.mean_error()
-    );
+    println!("{}: mean error {:.5}", report.output, report.mean_error());
     Ok(())
 }

@@ -4,12 +4,12 @@ use super::args::{CalibrationArgs, EvaluationArgs, Global, ModelArgs};
 use super::progress::DownloadBar;
 use crate::checkpoint::{Model, ModelName};
 use crate::error::{ConfigError, Error, Result};
-use crate::hub::{Hub, HubConfig};
+use crate::hub::{Hub, HubConfig, HubError};
 use crate::text::{CalibrationData, EvaluationData, TokenWindows};
 use fista_pruner_backends::{DeviceSpec, open, open_default};
 
 /// Opens the hub that the environment describes, with a bar for downloads.
-pub(crate) fn hub(quiet: bool) -> impl FnMut() -> Result<Hub<'static>> {
+pub(crate) fn hub(quiet: bool) -> impl FnMut() -> Result<Hub<'static>, HubError> {
     move || {
         let config = HubConfig::from_variables(|name| std::env::var(name).ok())?;
         let mut bar = DownloadBar::new(quiet);

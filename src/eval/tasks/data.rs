@@ -196,6 +196,6 @@ mod tests {
         }
         let missing = read(Task::Rte, dir.path()).unwrap_err();
         assert!(missing.to_string().contains("rte.jsonl"), "{missing}");
-        assert!(missing.hint().unwrap().contains("‹task-data›"));
+        assert!(missing.hint().unwrap().contains("`task_data`"));
     }
 }
