@@ -48,6 +48,14 @@ impl DeviceKind {
         }
     }
 
+    /// The name that help and messages show: what people call the device. Reports and files have [`DeviceKind::name`].
+    pub const fn shown(self) -> &'static str {
+        match self {
+            Self::Flex => "cpu",
+            _ => self.name(),
+        }
+    }
+
     /// Whether this program was built with the kind.
     pub const fn compiled(self) -> bool {
         match self {
@@ -85,6 +93,16 @@ pub struct DeviceSpec {
     pub kind: DeviceKind,
     /// Which of several; `None` leaves the choice to the driver.
     pub index: Option<usize>,
+}
+
+impl DeviceSpec {
+    /// As it is shown in messages: see [`DeviceKind::shown`].
+    pub fn shown(&self) -> String {
+        match self.index {
+            Some(index) => format!("{}:{index}", self.kind.shown()),
+            None => self.kind.shown().to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for DeviceSpec {
@@ -165,7 +183,7 @@ impl DeviceError {
     pub fn hint(&self) -> Option<String> {
         let kind = |device: &str| device.parse::<DeviceSpec>().ok().map(|spec| spec.kind);
         match self {
-            Self::Unknown(_) => Some(format!("devices are {}", DeviceKind::ALL.map(DeviceKind::name).join(", "))),
+            Self::Unknown(_) => Some(format!("devices are {}", DeviceKind::ALL.map(DeviceKind::shown).join(", "))),
             Self::NotCompiled { feature, .. } => Some(format!(
                 "build with `cargo build --release --features {feature}`, or choose another --device"
             )),
@@ -206,6 +224,17 @@ mod tests {
             "cpu".parse::<DeviceSpec>().map(|d| d.kind).ok(),
             Some(DeviceKind::Flex)
         );
+        for (text, shown) in [
+            ("flex", "cpu"),
+            ("cpu", "cpu"),
+            ("ndarray", "ndarray"),
+            ("cuda:1", "cuda:1"),
+        ] {
+            assert_eq!(
+                text.parse::<DeviceSpec>().map(|d| d.shown()).ok().as_deref(),
+                Some(shown)
+            );
+        }
         for bad in ["", "gpu", "flex:1", "cuda:", "cuda:x", "cuda:-1"] {
             assert!(bad.parse::<DeviceSpec>().is_err(), "{bad}");
         }

@@ -80,7 +80,7 @@ fn features() -> Vec<&'static str> {
 fn without_device(surroundings: &Surroundings, call: &Call, mut arguments: Vec<String>) -> Vec<String> {
     if let Some(at) = arguments.iter().position(|word| word == "--device") {
         let device: Vec<String> = arguments.drain(at..at + 2).collect();
-        let line = format!("eval --max-windows 1 --seq-len 8 {}", device.join(" "));
+        let line = format!("eval --eval-samples 1 --seq-len 8 {}", device.join(" "));
         let outcome = online(&surroundings.workspace, &surroundings.server, &line, None);
         assert_ne!(outcome.code, 2, "{call:?}\n{}", outcome.stderr);
     }
@@ -96,7 +96,14 @@ fn small(mut arguments: Vec<String>, call: &Call) -> Vec<String> {
             arguments.extend(["--output", "abbreviated"].map(str::to_owned));
         }
     }
+    // Older spellings of flags that are set below.
+    for word in &mut arguments {
+        if word == "--max-windows" {
+            *word = "--eval-samples".into();
+        }
+    }
     let has = |arguments: &[String], flag: &str| arguments.iter().any(|word| word == flag);
+    let evaluates = has(&call.arguments, "--eval-data") || has(&call.arguments, "--data");
     let given_ids = arguments.iter().any(|word| word.ends_with(".safetensors"));
     let mut set = |flag: &str, value: &str| set(&mut arguments, flag, value, call);
     let command = call_name(&call.arguments);
@@ -107,9 +114,9 @@ fn small(mut arguments: Vec<String>, call: &Call) -> Vec<String> {
                 set("--seq-len", "24");
             }
             set("--max-rounds", "1");
-            if command == "compare" || has(&call.arguments, "--data") {
+            if command == "compare" || evaluates {
                 set("--eval-seq-len", "24");
-                set("--max-windows", "1");
+                set("--eval-samples", "1");
             }
             if command == "prune" && !has(&arguments, "--overwrite") {
                 arguments.push("--overwrite".into());
@@ -128,7 +135,7 @@ fn small(mut arguments: Vec<String>, call: &Call) -> Vec<String> {
             }
             if (!tasks || has(&arguments, "--data")) && !given_ids {
                 self::set(&mut arguments, "--seq-len", "32", call);
-                self::set(&mut arguments, "--max-windows", "1", call);
+                self::set(&mut arguments, "--eval-samples", "1", call);
             }
         }
         "recover" => {
@@ -139,9 +146,9 @@ fn small(mut arguments: Vec<String>, call: &Call) -> Vec<String> {
                     set(flag, "1");
                 }
             }
-            if has(&call.arguments, "--data") {
+            if evaluates {
                 set("--eval-seq-len", "24");
-                set("--max-windows", "1");
+                set("--eval-samples", "1");
             }
         }
         "generate" => set("--max-new-tokens", "2"),
