@@ -27,7 +27,7 @@ pub(super) struct Call {
 }
 
 /// Programs that a page may name. A shell finds no other.
-const PROGRAMS: [&str; 4] = ["fista-pruner", "cargo", "man", "cp"];
+const PROGRAMS: [&str; 5] = ["fista-pruner", "cargo", "pip", "man", "cp"];
 
 /// Variables that change what the program does.
 const VARIABLES: [&str; 4] = ["HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"];
