@@ -15,7 +15,9 @@ static BYTES: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"# (B|kB|MB|GB|TB)\
 pub(super) fn check(place: &str, shown: &str, printed: &Outcome) {
     let streams = [&printed.stdout, &printed.stderr];
     assert!(
-        streams.iter().any(|stream| matches(&masked(shown), &masked(stream))),
+        streams
+            .iter()
+            .any(|stream| matches(&masked(shown), &masked(stream))),
         "{place}: what follows is not what the commands print. The page:\n{}\nprinted:\n{}\non stderr:\n{}",
         masked(shown).join("\n"),
         masked(&printed.stdout).join("\n"),
@@ -64,7 +66,9 @@ pub(super) fn strings_of(folder: &Path) -> String {
 #[test]
 fn other_words_and_missing_lines_are_noticed() {
     let lines = |text: &str| masked(text);
-    let printed = lines("layer   0  q_proj 0.0119  fc1 1e-5\n\nlayer   1  q_proj 0.2\nwrote out, 798.15 MB, of 8f5f45d1\n");
+    let printed = lines(
+        "layer   0  q_proj 0.0119  fc1 1e-5\n\nlayer   1  q_proj 0.2\nwrote out, 798.15 MB, of 8f5f45d1\n",
+    );
     let good = [
         "layer 5 q_proj 0.3 fc1 2\n...\nwrote out, 1.2 GB, of 00000000",
         "...\nwrote out, 3 B, of abcdef12",

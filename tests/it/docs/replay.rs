@@ -95,7 +95,9 @@ fn small(mut arguments: Vec<String>, call: &Call, shown: bool) -> Vec<String> {
         }
     }
     let has = |arguments: &[String], flag: &str| arguments.iter().any(|word| word == flag);
-    let evaluates = ["--eval-data", "--data"].iter().any(|flag| has(&call.arguments, flag));
+    let evaluates = ["--eval-data", "--data"]
+        .iter()
+        .any(|flag| has(&call.arguments, flag));
     let given_ids = arguments.iter().any(|word| word.ends_with(".safetensors"));
     let mut set = |flag: &str, value: &str| set(&mut arguments, flag, value, call);
     let command = call_name(&call.arguments);

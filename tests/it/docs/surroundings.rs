@@ -162,7 +162,11 @@ impl Surroundings {
                     false => commit(2),
                 };
                 let repo = format!("models/{}", repo.name);
-                let files = if repo.contains("SmolLM") { self.llama() } else { demo() };
+                let files = if repo.contains("SmolLM") {
+                    self.llama()
+                } else {
+                    demo()
+                };
                 self.server.add(&repo, revision, &commit, files);
             }
         }
