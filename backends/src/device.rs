@@ -48,6 +48,14 @@ impl DeviceKind {
         }
     }
 
+    /// The name that help and messages show: what people call the device. Reports and files have [`DeviceKind::name`].
+    pub const fn shown(self) -> &'static str {
+        match self {
+            Self::Flex => "cpu",
+            _ => self.name(),
+        }
+    }
+
     /// Whether this program was built with the kind.
     pub const fn compiled(self) -> bool {
         match self {
@@ -85,6 +93,16 @@ pub struct DeviceSpec {
     pub kind: DeviceKind,
     /// Which of several; `None` leaves the choice to the driver.
     pub index: Option<usize>,
+}
+
+impl DeviceSpec {
+    /// As it is shown in messages: see [`DeviceKind::shown`].
+    pub fn shown(&self) -> String {
+        match self.index {
+            Some(index) => format!("{}:{index}", self.kind.shown()),
+            None => self.kind.shown().to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for DeviceSpec {
@@ -137,6 +155,17 @@ mod tests {
             "cpu".parse::<DeviceSpec>().map(|d| d.kind).ok(),
             Some(DeviceKind::Flex)
         );
+        for (text, shown) in [
+            ("flex", "cpu"),
+            ("cpu", "cpu"),
+            ("ndarray", "ndarray"),
+            ("cuda:1", "cuda:1"),
+        ] {
+            assert_eq!(
+                text.parse::<DeviceSpec>().map(|d| d.shown()).ok().as_deref(),
+                Some(shown)
+            );
+        }
         for bad in ["", "gpu", "flex:1", "cuda:", "cuda:x", "cuda:-1"] {
             assert!(bad.parse::<DeviceSpec>().is_err(), "{bad}");
         }

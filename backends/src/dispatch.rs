@@ -38,7 +38,7 @@ pub fn dispatch_opened<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Out
     }
     catch_unwind(AssertUnwindSafe(|| run_on(spec, job))).unwrap_or_else(|panic| {
         Err(DeviceError::Failed {
-            device: spec.to_string(),
+            device: spec.shown(),
             reason: panic_text(panic.as_ref()),
         })
     })
@@ -54,11 +54,11 @@ pub fn open(spec: &DeviceSpec) -> Result<(), DeviceError> {
     presence(spec)?;
     match quietly(|| run_on(spec, SelfCheck)) {
         Ok(result) => result?.map_err(|reason| DeviceError::SelfCheck {
-            device: spec.to_string(),
+            device: spec.shown(),
             reason,
         }),
         Err(reason) => Err(DeviceError::Unavailable {
-            device: spec.to_string(),
+            device: spec.shown(),
             reason,
         }),
     }
@@ -79,8 +79,8 @@ pub fn open_default() -> Result<(DeviceSpec, Vec<DeviceError>), DeviceError> {
         }
     }
     Err(passed_over.pop().unwrap_or(DeviceError::NotCompiled {
-        device: "flex".into(),
-        feature: "flex",
+        device: DeviceKind::Flex.shown().into(),
+        feature: DeviceKind::Flex.name(),
     }))
 }
 
@@ -120,7 +120,7 @@ fn run_on<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceEr
         DeviceKind::Metal => Ok(job.run::<burn::backend::Wgpu>(&adapter(spec)?.device)),
         #[allow(unreachable_patterns, reason = "all kinds may be compiled in")]
         kind => Err(DeviceError::NotCompiled {
-            device: spec.to_string(),
+            device: spec.shown(),
             feature: kind.name(),
         }),
     }
@@ -144,7 +144,7 @@ fn adapter(spec: &DeviceSpec) -> Result<&'static Adapter, DeviceError> {
             }
         };
         DeviceError::Unavailable {
-            device: spec.to_string(),
+            device: spec.shown(),
             reason,
         }
     })
@@ -157,7 +157,7 @@ fn no_software(spec: &DeviceSpec) -> Result<(), DeviceError> {
         let adapter = adapter(spec)?;
         if adapter.software() {
             return Err(DeviceError::Unavailable {
-                device: spec.to_string(),
+                device: spec.shown(),
                 reason: format!("{adapter} is a driver that computes on the CPU, used only when asked for"),
             });
         }
@@ -170,7 +170,7 @@ fn no_software(spec: &DeviceSpec) -> Result<(), DeviceError> {
 fn presence(spec: &DeviceSpec) -> Result<(), DeviceError> {
     if !spec.kind.compiled() {
         return Err(DeviceError::NotCompiled {
-            device: spec.to_string(),
+            device: spec.shown(),
             feature: spec.kind.name(),
         });
     }
@@ -190,7 +190,7 @@ fn presence(spec: &DeviceSpec) -> Result<(), DeviceError> {
 fn cuda_presence(spec: &DeviceSpec) -> Result<(), DeviceError> {
     let missing = |reason: &str| {
         Err(DeviceError::Unavailable {
-            device: spec.to_string(),
+            device: spec.shown(),
             reason: reason.to_owned(),
         })
     };

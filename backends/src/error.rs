@@ -48,7 +48,7 @@ impl DeviceError {
     pub fn hint(&self) -> Option<String> {
         let kind = |device: &str| device.parse::<DeviceSpec>().ok().map(|spec| spec.kind);
         match self {
-            Self::Unknown(_) => Some(format!("devices are {}", DeviceKind::ALL.map(DeviceKind::name).join(", "))),
+            Self::Unknown(_) => Some(format!("devices are {}", DeviceKind::ALL.map(DeviceKind::shown).join(", "))),
             Self::NotCompiled { feature, .. } => Some(format!(
                 "build with `cargo build --release --features {feature}`, or choose another --device"
             )),

@@ -1,41 +1,47 @@
-//! What may be typed with more than one subcommand. Values are checked here for their form only; their meaning is checked where
-//! they are used.
+//! What may be typed with more than one subcommand.
 
-use crate::config::{LambdaSearch, LambdaUnit, Method, Propagation, Scaling, Threshold, WarmStart};
-use crate::prune::plan::StatePlace;
+use super::help::{self, CALIBRATION, EVALUATION, MEMORY, METHOD, MODEL, OUTPUT};
+use super::values::parse_device;
 use crate::text::DrawFrom;
-use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use fista_pruner_backends::DeviceSpec;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The device to compute on: flex, ndarray, cuda[:N], rocm[:N], wgpu[:N], vulkan[:N], metal. Default: the first
-    /// that this program was built with and that can be opened, GPUs first. `prune` takes several of one kind
-    /// (`cuda:0,cuda:1`): each prunes other layers.
-    #[arg(long, global = true, value_name = "NAME,...", value_delimiter = ',', value_parser = parse_device)]
+    /// The device that computes: cpu, cuda[:N], rocm[:N], wgpu[:N], vulkan[:N], metal or ndarray (another library for the CPU).
+    /// Default: the first GPU that works, otherwise the CPU. `prune` accepts several devices of one kind (cuda:0,cuda:1).
+    /// Each of them prunes other layers.
+    #[arg(long, global = true, value_name = "NAME,...", value_delimiter = ',', value_parser = parse_device, help_heading = MEMORY)]
     pub(crate) device: Vec<DeviceSpec>,
-    /// Print the result for people, or as one JSON document.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    /// How the result is printed: as text for people, or as one JSON document for programs. `compare` also prints a Markdown
+    /// table.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, help_heading = OUTPUT)]
     pub(crate) format: Format,
-    /// What to show of the work on stderr: `auto` (a live view on a terminal, else nothing), `bar` (the same, and plain
-    /// lines where there is no terminal), `plain` (a line a step), `jsonl` (a JSON object a line, for programs), `none`.
-    #[arg(long, global = true, value_enum, default_value_t = ProgressChoice::Auto, value_name = "HOW", hide_possible_values = true)]
+    /// What stderr shows during the work. `auto`: a live view on a terminal, otherwise nothing. `bar`: a live view on a
+    /// terminal, otherwise plain lines. `plain`: one line per step. `jsonl`: one JSON object per line, for programs. `none`:
+    /// nothing.
+    #[arg(
+        long, global = true, value_enum, default_value_t = ProgressChoice::Auto, value_name = "HOW", hide_possible_values = true,
+        help_heading = OUTPUT
+    )]
     pub(crate) progress: ProgressChoice,
-    /// Say more on stderr; twice says even more.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    /// Print more messages on stderr. Give it twice for even more.
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = OUTPUT)]
     pub(crate) verbose: u8,
-    /// No warnings and no live view on stderr; `--progress plain` and `jsonl` still write their lines.
-    #[arg(short, long, global = true)]
+    /// Print no warnings, no live view, and no advice below a result. `--progress plain` and `jsonl` still print their lines.
+    #[arg(short, long, global = true, help_heading = OUTPUT)]
     pub(crate) quiet: bool,
+    /// Print this help.
+    #[arg(short = 'h', long, global = true, action = ArgAction::Help, help_heading = OUTPUT)]
+    help: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Text,
     Json,
-    /// A Markdown table; `compare` only.
+    // Of `compare` only.
     Markdown,
 }
 
@@ -51,149 +57,66 @@ pub(crate) enum ProgressChoice {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Folder of the checkpoint (config.json, weights, tokenizer.json), or a model of the Hugging Face hub (ORG/NAME),
-    /// which is downloaded once. Default: the built-in demo model.
-    #[arg(long, value_name = "DIR|ID")]
+    /// The model: a folder with config.json, weights and tokenizer.json, or a model of the Hugging Face Hub (ORG/NAME), which is
+    /// downloaded once. Default: the small demo model inside this program.
+    #[arg(long, value_name = "DIR|ID", help_heading = MODEL)]
     pub(crate) model: Option<PathBuf>,
-    /// Branch, tag or commit of a model of the hub. Default: main.
-    #[arg(long, value_name = "REV")]
+    /// Branch, tag or commit of a model of the Hub. Default: main.
+    #[arg(long, value_name = "REV", help_heading = MODEL)]
     pub(crate) revision: Option<String>,
 }
 
 /// What is pruned, and on which tokens: shared by `prune` and `compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationArgs {
-    /// Calibration data: files of text, `.jsonl`, `.parquet`, the first two also with `.gz` or `.zst`, or token ids in
-    /// `.safetensors`; several are read as one. `c4`, `wikitext2` and `ptb` are those data sets with their published
-    /// protocols (`c4=FILE`: of a local copy), `ORG/NAME` or `ORG/NAME:FILE` another one of the hub, `demo` the built-in text.
-    /// Default with the demo model: `demo`.
-    #[arg(long, value_name = "FILE|NAME|ID", num_args = 1..)]
+    /// The calibration text. Name files (text, .jsonl or .parquet; text and .jsonl also as .gz or .zst; token ids in
+    /// .safetensors), or `c4`, `wikitext2` or `ptb`, or a data set of the Hub (ORG/NAME or ORG/NAME:FILE), or `demo`, the text
+    /// inside this program. Several files are read as one. `c4=FILE` reads a local copy in the same way as `c4`. Default with the
+    /// demo model: `demo`. Every other model needs a text.
+    #[arg(long, alias = "dataset", value_name = "FILE|NAME|ID", num_args = 1.., help_heading = CALIBRATION)]
     pub(crate) calibration: Vec<String>,
     #[command(flatten)]
-    pub(crate) text: TextArgs,
-    /// Number of calibration windows. Default: 128, as in the paper, or all of a file of token ids.
-    #[arg(long, value_name = "N")]
-    pub(crate) samples: Option<usize>,
-    /// Tokens of a calibration window. Default: the model's longest sequence, at most 2048, or that of a file of token ids.
-    #[arg(long, value_name = "N")]
-    pub(crate) seq_len: Option<usize>,
-    /// Seed of the calibration windows.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(crate) seed: u64,
-    /// Prune only operators whose full name matches.
-    #[arg(long, value_name = "REGEX")]
+    pub(crate) draws: DrawArgs,
+    /// Prune only the linear layers whose full name matches this regular expression.
+    #[arg(long, value_name = "REGEX", help_heading = METHOD)]
     pub(crate) targets: Option<regex::Regex>,
-    /// Leave operators dense whose full name matches.
-    #[arg(long, value_name = "REGEX")]
+    /// Do not prune the linear layers whose full name matches this regular expression.
+    #[arg(long, value_name = "REGEX", help_heading = METHOD)]
     pub(crate) ignore: Option<regex::Regex>,
 }
 
-/// What perplexity is measured on while pruning: shared by `prune` and `compare`.
+/// How sequences are drawn from the calibration text: shared by `prune`, `compare` and `recover`.
 #[derive(Debug, Args)]
-pub(crate) struct EvaluationArgs {
-    /// Data to measure perplexity on, before and after, in the same pass over the model; as in `eval`. Its hidden states
-    /// stay in memory: see --max-windows. Default: `demo` with the demo model, else no perplexity.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) data: Option<String>,
-    /// Tokens of an evaluation window. Default: the model's longest sequence, at most 2048.
-    #[arg(long, value_name = "N")]
-    pub(crate) eval_seq_len: Option<usize>,
-    /// Evaluate only the first windows.
-    #[arg(long, value_name = "N")]
-    pub(crate) max_windows: Option<usize>,
-}
-
-/// How text files are cut into documents.
-#[derive(Debug, Args)]
-pub(crate) struct TextArgs {
-    /// What calibration windows are drawn from: single documents longer than a window, as SparseGPT's loader does, or the stream
-    /// that all documents make. Default: the stream for plain text, documents for rows; named data sets have their own protocol.
-    #[arg(long, value_name = "WHAT")]
+pub(crate) struct DrawArgs {
+    #[arg(long, alias = "nsamples", value_name = "N", help_heading = CALIBRATION,
+        help = help::samples("Number of calibration sequences. More is better and takes longer."))]
+    pub(crate) samples: Option<usize>,
+    #[arg(long, value_name = "N", help_heading = CALIBRATION, help = help::seq_len("Tokens in one calibration sequence."))]
+    pub(crate) seq_len: Option<usize>,
+    /// Seed for everything that is drawn at random, such as the calibration sequences.
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = CALIBRATION)]
+    pub(crate) seed: u64,
+    /// Where each calibration sequence comes from. `documents`: one document that is long enough, as in SparseGPT's code.
+    /// `stream`: any place in the text of all documents, one after the other. Default: `stream` for plain text, `documents` for
+    /// .jsonl and .parquet. `c4`, `wikitext2` and `ptb` have their published way.
+    #[arg(long, value_name = "WHAT", help_heading = CALIBRATION)]
     pub(crate) draw: Option<DrawFrom>,
-    /// Field of a JSON line, or column of a parquet file, with the text or a list of messages (role, content), for the model's
-    /// chat template. Default: `text`, or else `messages`.
-    #[arg(long, value_name = "NAME")]
+    /// The field of a JSON line, or the column of a parquet file, that holds the text. A list of messages (role, content) is
+    /// put through the model's chat template. Default: `text`, and if there is none, `messages`.
+    #[arg(long, value_name = "NAME", help_heading = CALIBRATION)]
     pub(crate) text_field: Option<String>,
 }
 
-fn parse_device(text: &str) -> Result<DeviceSpec, String> {
-    text.parse()
-        .map_err(|e: fista_pruner_backends::DeviceError| e.to_string())
-}
-
-pub(crate) fn parse_propagation(text: &str) -> Result<Propagation, String> {
-    use crate::config::LayerInput::{Dense, Pruned};
-    if let Some((_, named)) = Propagation::NAMED.iter().find(|(name, _)| *name == text) {
-        return Ok(*named);
-    }
-    let mut propagation = Propagation::INTRA;
-    for switch in text.split(',') {
-        match switch.trim() {
-            "input=dense" => propagation.layer_input = Dense,
-            "input=pruned" => propagation.layer_input = Pruned,
-            "within=corrected" => propagation.corrected = true,
-            "within=uncorrected" => propagation.corrected = false,
-            "target=dense" => propagation.dense_target = true,
-            "target=current" => propagation.dense_target = false,
-            other => {
-                return Err(format!(
-                    "`{other}` is neither intra, none, full, sequential, refreshed nor a switch"
-                ));
-            }
-        }
-    }
-    Ok(propagation)
-}
-
-/// Names of a closed set of values, from the table that the value's own module keeps.
-macro_rules! named_values {
-    ($kind:ty) => {
-        impl ValueEnum for $kind {
-            fn value_variants<'a>() -> &'a [Self] {
-                const VARIANTS: [$kind; <$kind>::ALL.len()] = {
-                    let mut variants = [<$kind>::ALL[0].1; <$kind>::ALL.len()];
-                    let mut i = 0;
-                    while i < variants.len() {
-                        variants[i] = <$kind>::ALL[i].1;
-                        i += 1;
-                    }
-                    variants
-                };
-                &VARIANTS
-            }
-
-            fn to_possible_value(&self) -> Option<PossibleValue> {
-                Self::ALL
-                    .iter()
-                    .find(|(_, v)| v == self)
-                    .map(|(name, _)| PossibleValue::new(*name))
-            }
-        }
-    };
-}
-
-named_values!(Method);
-named_values!(WarmStart);
-named_values!(LambdaSearch);
-named_values!(LambdaUnit);
-named_values!(Scaling);
-named_values!(Threshold);
-named_values!(StatePlace);
-named_values!(DrawFrom);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn propagation_by_name_and_by_switches() {
-        for (name, propagation) in Propagation::NAMED {
-            assert_eq!(parse_propagation(name), Ok(propagation));
-        }
-        assert_eq!(
-            parse_propagation("input=pruned,within=uncorrected,target=current"),
-            Ok(Propagation::SEQUENTIAL)
-        );
-        assert!(parse_propagation("input=sparse").is_err());
-    }
+/// What perplexity is measured on, before and after: shared by `prune`, `compare` and `recover`.
+#[derive(Debug, Args)]
+pub(crate) struct EvaluationArgs {
+    /// The text to measure perplexity on, before and after, in the same run. Names are those of `eval --data`. Its hidden states
+    /// stay in memory: --eval-samples limits them. Default: `demo` with the demo model. Otherwise nothing is measured.
+    #[arg(long, alias = "data", value_name = "FILE|NAME|ID", help_heading = EVALUATION)]
+    pub(crate) eval_data: Option<String>,
+    #[arg(long, value_name = "N", help_heading = EVALUATION, help = help::seq_len("Tokens in one evaluation sequence."))]
+    pub(crate) eval_seq_len: Option<usize>,
+    /// Measure only the first N sequences. Default: all.
+    #[arg(long, alias = "max-windows", value_name = "N", help_heading = EVALUATION)]
+    pub(crate) eval_samples: Option<usize>,
 }

@@ -4,7 +4,9 @@ use super::args::Global;
 use super::compare::{self, CompareArgs};
 use super::documents::{self, CompletionsArgs, ManArgs};
 use super::eval::{self, EvalArgs};
+use super::examples::with_examples;
 use super::generate::{self, GenerateArgs};
+use super::help::in_order;
 use super::inspect::{self, InspectArgs};
 use super::mask::{self, MaskCommand};
 use super::merge::{self, MergeArgs};
@@ -17,9 +19,13 @@ use super::verify::{self, VerifyArgs};
 use crate::error::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Prunes trained language models layer by layer: a Hugging Face checkpoint in, a sparse one out.
+/// Sets a part of the weights of a trained language model to zero, and changes the other weights so that each layer's output stays
+/// almost the same. Input and output are Hugging Face checkpoints.
 #[derive(Debug, Parser)]
-#[command(name = "fista-pruner", version, max_term_width = 110)]
+#[command(
+    name = "fista-pruner", version, long_version = LONG_VERSION, max_term_width = 110, disable_help_flag = true,
+    after_help = "fista-pruner SUBCOMMAND --help explains a subcommand. A first try: fista-pruner prune --output pruned"
+)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -29,38 +35,46 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Prune a checkpoint.
+    /// Prune a model.
     Prune(Box<PruneArgs>),
-    /// Measure a checkpoint's perplexity, or its accuracy on zero-shot tasks.
+    /// Measure the perplexity of a model, or its accuracy on zero-shot tasks.
     Eval(EvalArgs),
-    /// Show the sparsity of every linear operator, without running the model.
+    /// Show the shape and the sparsity of every linear layer. The model is not run.
     Inspect(InspectArgs),
     /// Continue a prompt.
     Generate(GenerateArgs),
-    /// Prune in several ways in one pass over the model, and show their errors, perplexities and times in one table.
+    /// Compare pruning methods on one model: errors, perplexities and times in one table. No model is written.
     Compare(Box<CompareArgs>),
-    /// Make the page of a finished run again, from its pruning_report.json.
+    /// Write the report page of a finished run again, from its pruning_report.json.
     Report(ReportArgs),
-    /// Prune one matrix from saved statistics.
+    /// Prune one linear layer from saved calibration statistics.
     Solve(Box<SolveArgs>),
-    /// Make one checkpoint of the parts that `prune --shard` has written.
+    /// Make one model of the parts that `prune --shard` wrote.
     Merge(MergeArgs),
-    /// Write a pruned checkpoint without its zeros. Every command reads the result as it is.
+    /// Write a smaller copy of a pruned model, without the zeros. Nothing is lost, and every command reads it.
     Pack(PackArgs),
-    /// Write the checkpoint that a packed one was made from, byte for byte.
+    /// Undo `pack`: write the plain model, byte for byte.
     Unpack(UnpackArgs),
-    /// Write a pruned checkpoint's mask to a file, or give a dense checkpoint the zeros of one.
+    /// Save which weights a pruned model keeps, or set the same zeros in a dense model.
     #[command(subcommand)]
     Mask(MaskCommand),
-    /// Adapt the surviving weights of a pruned checkpoint; every zero stays.
+    /// Fine-tune the remaining weights of a pruned model. Every zero stays.
     Recover(Box<RecoverArgs>),
-    /// Check a finished checkpoint: names, shapes, formats, pattern, finite values, and that nothing else has changed.
+    /// Check a pruned model: names, shapes, formats, pattern, finite values, and that nothing else has changed.
     Verify(VerifyArgs),
-    /// Print a script that completes this program's commands and flags in a shell.
+    /// Print a script that lets a shell complete the commands and flags of this program.
     Completions(CompletionsArgs),
-    /// Print a manual page, or write them all.
+    /// Print a manual page, or write all of them to a folder.
     Man(ManArgs),
 }
+
+/// The command line with its headings in order and its examples.
+pub(crate) fn program() -> clap::Command {
+    with_examples(in_order(Arguments::command()))
+}
+
+/// The version, and what `build.rs` tells of the build: the commit, if there is one, and the features.
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FISTA_PRUNER_BUILD"), ")");
 
 impl Arguments {
     /// Does what the command line asks for.
@@ -83,8 +97,8 @@ impl Arguments {
             Command::Mask(command) => mask::run(command, global),
             Command::Recover(args) => recover::run(args, global),
             Command::Verify(args) => verify::run(args, global),
-            Command::Completions(args) => documents::completions(args, Self::command()),
-            Command::Man(args) => documents::man(args, Self::command()),
+            Command::Completions(args) => documents::completions(args, program()),
+            Command::Man(args) => documents::man(args, program()),
         }
     }
 }
@@ -95,6 +109,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Arguments::command().debug_assert();
+        program().debug_assert();
     }
 }

@@ -1,10 +1,12 @@
 //! `compare`: several ways to prune one model, in one table.
 
-use super::args::{CalibrationArgs, EvaluationArgs, Format, Global, ModelArgs, parse_propagation};
+use super::args::{CalibrationArgs, EvaluationArgs, Format, Global, ModelArgs};
+use super::help::{EXPERT, METHOD};
 use super::progress::Bar;
-use super::{inputs, show};
+use super::values::parse_propagation;
+use super::{advice, inputs, show};
 use crate::checkpoint::Model;
-use crate::config::{Pattern, Propagation, PruneConfig, SolverConfig};
+use crate::config::{Pattern, Propagation, PruneConfig, SolverConfig, shown};
 use crate::error::Result;
 use crate::prune::compare::{Comparison, Row, Way};
 use crate::prune::{CompareRun, ComparisonReport};
@@ -16,23 +18,29 @@ use std::time::Instant;
 pub(crate) struct CompareArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// The ways to compare: NAME[@WARM-START][+polish[=STEPS]][+ridge=R][:ALLOCATION][/PROPAGATION]. NAME is a preset (best, fast,
-    /// paper), a method as published (magnitude, wanda, sparsegpt, fista), or fista-scaled.
+    /// The methods to compare: NAME[@WARM-START][+refit[=STEPS]][+ridge=R][:ALLOCATION][/PROPAGATION]. NAME is a preset (best, fast,
+    /// paper), a published method (magnitude, wanda, sparsegpt, fista), or fista-scaled. Here a published method has no refit, as in
+    /// its paper. `prune --method sparsegpt` has one: that is `sparsegpt+refit` here. Add /sequential for the error propagation of
+    /// SparseGPT and Wanda.
     #[arg(
         long,
         value_delimiter = ',',
         default_value = "magnitude,wanda,sparsegpt,paper,fast,best",
-        value_name = "WAY,..."
+        value_name = "METHOD,...",
+        help_heading = METHOD
     )]
     methods: Vec<String>,
-    /// The sparsities to take every way to.
-    #[arg(long, value_delimiter = ',', default_value = "0.5", value_name = "PATTERN,...", value_parser = str::parse::<Pattern>)]
+    /// The sparsities; each method is run with each of them. See `prune --help` for the patterns.
+    #[arg(
+        long, value_delimiter = ',', default_value = "0.5", value_name = "PATTERN,...", value_parser = str::parse::<Pattern>,
+        help_heading = METHOD
+    )]
     sparsity: Vec<Pattern>,
-    /// Where inputs and targets come from, for ways that do not say: see `prune --help`.
-    #[arg(long, default_value = "intra", value_name = "WHAT", value_parser = parse_propagation)]
+    /// Error propagation of the methods that name none: see `prune --help`.
+    #[arg(long, default_value = "intra", value_name = "WHAT", value_parser = parse_propagation, help_heading = METHOD)]
     propagate: Propagation,
-    /// Most rounds of fista. Default: no limit, as in the paper.
-    #[arg(long, value_name = "N")]
+    /// Maximum number of rounds of fista. Default: no limit, as in the paper.
+    #[arg(long, value_name = "N", help_heading = EXPERT)]
     max_rounds: Option<usize>,
     #[command(flatten)]
     calibrate: CalibrationArgs,
@@ -45,7 +53,7 @@ pub(crate) fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     let model = inputs::model(&args.model, global)?;
     let comparison = args.comparison(&model)?;
     let calibration = args.calibrate.windows(&model, global)?;
-    let text_field = args.calibrate.text.text_field.as_ref();
+    let text_field = args.calibrate.draws.text_field.as_ref();
     let evaluation = args.evaluate.windows(&model, text_field, global)?;
     let run = CompareRun {
         model: &model,
@@ -58,7 +66,12 @@ pub(crate) fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     let report = run.run(&mut Bar::new(global.quiet).with_branches(run.branches()))?;
     match global.format {
         Format::Markdown => show::print(&text(&report, show::markdown)),
-        format => show::result(format, &report, |report| text(report, show::table)),
+        _ => show::with_advice(
+            global,
+            &report,
+            |report| text(report, show::table),
+            advice::compared,
+        ),
     }
 }
 
@@ -96,7 +109,7 @@ fn text(report: &ComparisonReport, table: impl Fn(&[&str], &[Vec<String>]) -> St
         let mut cells = vec![
             row.method.clone(),
             row.pattern.to_string(),
-            row.propagate.unwrap_or("mixed").to_owned(),
+            row.propagate.map_or("mixed", shown).to_owned(),
         ];
         cells.extend(kinds.iter().map(|kind| match row.errors.get(*kind) {
             Some(error) => format!("{error:.5}"),
@@ -114,7 +127,7 @@ fn text(report: &ComparisonReport, table: impl Fn(&[&str], &[Vec<String>]) -> St
         text += &format!("\ndense perplexity {dense:.3}");
     }
     text += &format!(
-        "\ncalibration {}: {} windows of {} tokens, seed {} (sha256 {})",
+        "\ncalibration {}: {} sequences of {} tokens, seed {} (sha256 {})",
         report.calibration.sources.join(", "),
         report.calibration.windows,
         report.calibration.seq_len,
@@ -123,7 +136,7 @@ fn text(report: &ComparisonReport, table: impl Fn(&[&str], &[Vec<String>]) -> St
     );
     if let Some(evaluation) = &report.evaluation {
         text += &format!(
-            "\nevaluation {}: {} windows of {} tokens (sha256 {})",
+            "\nevaluation {}: {} sequences of {} tokens (sha256 {})",
             evaluation.sources.join(", "),
             evaluation.windows,
             evaluation.seq_len,
@@ -131,7 +144,9 @@ fn text(report: &ComparisonReport, table: impl Fn(&[&str], &[Vec<String>]) -> St
         );
     }
     text + &format!(
-        "\n{} on {}, {:.1} s in all; errors are ‖V X* − W X‖² / ‖W X‖² on the calibration data, means over layers",
-        report.model, report.device, report.seconds
+        "\n{} on {}, {:.1} s in all; errors are ‖V X* − W X‖² / ‖W X‖² on the calibration data, means over the layers",
+        report.model,
+        show::device(&report.device),
+        report.seconds
     )
 }

@@ -1,5 +1,6 @@
 //! `completions` and `man`: what the command line says of itself, for shells and for `man`.
 
+use super::help::{HEADINGS, MODEL};
 use super::show;
 use crate::error::{ConfigError, Error, Result};
 use crate::system::AtomicFile;
@@ -17,11 +18,11 @@ pub(crate) struct CompletionsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// The subcommand to describe. Default: the program.
+    /// The subcommand. Default: the whole program.
     #[arg(value_name = "SUBCOMMAND", conflicts_with = "output")]
     page: Option<String>,
-    /// Write every page into this folder, which is made if it is missing.
-    #[arg(long, value_name = "DIR")]
+    /// Write all pages into this folder. It is created if it does not exist.
+    #[arg(long, value_name = "DIR", help_heading = MODEL)]
     output: Option<PathBuf>,
 }
 
@@ -88,8 +89,30 @@ fn page(command: &Command) -> Page {
     let _ = page.render(&mut text);
     Page {
         name: name.to_owned(),
-        text: String::from_utf8_lossy(&text).into_owned(),
+        text: one_options_section(&String::from_utf8_lossy(&text)),
     }
+}
+
+/// Makes the sections that headings of flags have become parts of one section, which readers of manual pages look for.
+fn one_options_section(page: &str) -> String {
+    const OPTIONS: &str = ".SH OPTIONS";
+    let mut lines: Vec<String> = Vec::new();
+    for line in page.lines() {
+        let title = line.strip_prefix(".SH ").map(|title| title.trim_matches('"'));
+        let heading = HEADINGS
+            .iter()
+            .find(|heading| title == Some(&*heading.to_uppercase()));
+        match heading {
+            Some(heading) => {
+                if !lines.iter().any(|line| line == OPTIONS) {
+                    lines.push(OPTIONS.to_owned());
+                }
+                lines.push(format!(".SS \"{heading}\""));
+            }
+            None => lines.push(line.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 /// Writes the pages, each of which appears whole.
@@ -108,13 +131,12 @@ fn write(pages: &[Page], folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::command::Arguments;
-    use clap::CommandFactory;
+    use crate::cli::command::program;
 
     #[test]
     fn the_overview_has_every_subcommand_and_every_global_flag() {
         let overview = include_str!("../../docs/cli.md");
-        let program = Arguments::command();
+        let program = program();
         for command in program.get_subcommands() {
             let name = command.get_name();
             assert!(
@@ -141,8 +163,8 @@ mod tests {
 
     #[test]
     fn one_page_a_subcommand() {
-        let pages = pages(Arguments::command());
-        assert_eq!(pages.len(), 1 + Arguments::command().get_subcommands().count());
+        let pages = pages(program());
+        assert_eq!(pages.len(), 1 + program().get_subcommands().count());
         for page in pages {
             let header = format!(".TH {} 1", page.name.to_uppercase());
             assert!(page.text.contains(&header), "{}", page.text);

@@ -1,9 +1,10 @@
 //! `eval`: perplexity on text, accuracy on tasks, or both.
 
 use super::args::{Global, ModelArgs};
+use super::help::{self, EVALUATION};
 use super::progress::Bar;
 use super::zeroshot::{TasksOutcome, ZeroShotArgs};
-use super::{inputs, show};
+use super::{advice, inputs, show};
 use crate::checkpoint::{Model, ModelName};
 use crate::error::{ConfigError, Error, Result};
 use crate::eval::{Perplexity, measure};
@@ -34,26 +35,25 @@ impl From<Precision> for RopePrecision {
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Evaluation data: a file of text, `.jsonl`, `.parquet`, the first two also with `.gz` or `.zst`, or token ids in
-    /// `.safetensors`. `wikitext2`, `c4` and `ptb` are those data sets with their published protocols (`ptb=FILE`: of a local
-    /// copy), `ORG/NAME` or `ORG/NAME:FILE` another one of the hub. Default: `demo`, the built-in text, or none
-    /// with --tasks.
-    #[arg(long, value_name = "FILE|NAME|ID")]
+    /// The text to measure perplexity on: a file (text, .jsonl or .parquet; text and .jsonl also as .gz or .zst; token ids in
+    /// .safetensors), or `wikitext2`, `c4` or `ptb` in their published way, or a data set of the Hub (ORG/NAME or ORG/NAME:FILE).
+    /// `ptb=FILE` reads a local copy in the same way as `ptb`. Default: `demo`, the stories inside this program, which suit only
+    /// the demo model. With --tasks alone no text is measured.
+    #[arg(long, value_name = "FILE|NAME|ID", help_heading = EVALUATION)]
     data: Option<String>,
-    /// Field of a JSON line, or column of a parquet file, with the text or a list of messages (role, content), for the model's
-    /// chat template. Default: `text`, or else `messages`.
-    #[arg(long, value_name = "NAME")]
+    /// The field of a JSON line, or the column of a parquet file, that holds the text. A list of messages (role, content) is
+    /// put through the model's chat template. Default: `text`, and if there is none, `messages`.
+    #[arg(long, value_name = "NAME", help_heading = EVALUATION)]
     text_field: Option<String>,
-    /// Tokens of a window. Default: the model's longest sequence, at most 2048, or that of a file of token ids.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = EVALUATION, help = help::seq_len("Tokens in one sequence."))]
     seq_len: Option<usize>,
-    /// Round rotary frequencies as a model cast to half precision in memory (`model.half()`) has them, to reproduce
-    /// results computed that way. Loading a checkpoint with transformers keeps f32.
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    /// Measure only the first N sequences. Default: all.
+    #[arg(long, alias = "max-windows", value_name = "N", help_heading = EVALUATION)]
+    eval_samples: Option<usize>,
+    /// Precision of the rotary position embedding's frequencies. f16 and bf16 repeat results of models that were cast with
+    /// `model.half()`. transformers keeps f32 when it loads a checkpoint.
+    #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = EVALUATION)]
     rope_precision: Precision,
-    /// Evaluate only the first windows.
-    #[arg(long, value_name = "N")]
-    max_windows: Option<usize>,
     #[command(flatten)]
     zeroshot: ZeroShotArgs,
 }
@@ -112,7 +112,9 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
         text,
         tasks,
     };
-    show::result(global.format, &outcome, Outcome::in_words)
+    show::with_advice(global, &outcome, Outcome::in_words, |o| {
+        advice::measured(o.text.is_some())
+    })
 }
 
 /// The text to evaluate, unless only tasks are asked for.
@@ -120,7 +122,7 @@ fn windows(args: &EvalArgs, model: &Model, global: &Global) -> Result<Option<Tok
     if args.data.is_none() && args.zeroshot.tasks.is_some() {
         let given = [
             ("--seq-len", args.seq_len.is_some()),
-            ("--max-windows", args.max_windows.is_some()),
+            ("--eval-samples", args.eval_samples.is_some()),
         ];
         let reason = "is about text, which --tasks does without; name a text with --data as well";
         return match given.into_iter().find(|(_, given)| *given) {
@@ -131,13 +133,26 @@ fn windows(args: &EvalArgs, model: &Model, global: &Global) -> Result<Option<Tok
             })),
         };
     }
+    if args.data.is_none() && !is_demo(model) {
+        tracing::warn!(
+            "perplexity of `{}` is measured on the stories inside this program, which were made for the demo model. DO NOT compare the \
+             number with published ones. Name a text: --data wikitext2, or --data FILE",
+            model.name
+        );
+    }
     let data = EvaluationData {
         name: args.data.clone(),
         text_field: args.text_field.clone(),
         seq_len: args.seq_len,
-        max_windows: args.max_windows,
+        max_windows: args.eval_samples,
     };
     data.windows(model, &mut inputs::hub(global.quiet)).map(Some)
+}
+
+/// Whether it is the demo model or made from it: then it has the same configuration.
+fn is_demo(model: &Model) -> bool {
+    let demo = include_str!("../../demo/opt-mini/config.json");
+    model.is_demo || model.checkpoint.config_json() == demo
 }
 
 impl TextOutcome {

@@ -1,6 +1,7 @@
 //! `generate`: continue a prompt.
 
 use super::args::{Format, Global, ModelArgs};
+use super::help::PROMPT;
 use super::{inputs, show};
 use crate::error::Result;
 use crate::eval::{Prompt, Sampling};
@@ -12,22 +13,22 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// The text to continue.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", help_heading = PROMPT)]
     prompt: String,
-    /// Most tokens to add.
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    /// Maximum number of new tokens.
+    #[arg(long, default_value_t = 64, value_name = "N", help_heading = PROMPT)]
     max_new_tokens: usize,
-    /// Divides the logits; 0 always takes the most likely token.
-    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    /// The logits are divided by this. 0 always chooses the most likely token.
+    #[arg(long, default_value_t = 0.0, value_name = "T", help_heading = PROMPT)]
     temperature: f64,
-    /// Draw from the N most likely tokens only; 0 means all.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    /// Draw only from the N most likely tokens. 0: from all.
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = PROMPT)]
     top_k: usize,
-    /// Draw from the most likely tokens that together reach this probability.
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    /// Draw only from the most likely tokens that together have this probability.
+    #[arg(long, default_value_t = 1.0, value_name = "P", help_heading = PROMPT)]
     top_p: f64,
-    /// Seed of the draws.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    /// Seed of the random draws.
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = PROMPT)]
     seed: u64,
 }
 

@@ -38,11 +38,11 @@ impl CalibrationArgs {
     pub(crate) fn windows(&self, model: &Model, global: &Global) -> Result<TokenWindows> {
         let data = CalibrationData {
             names: self.calibration.clone(),
-            draw: self.text.draw,
-            text_field: self.text.text_field.clone(),
-            samples: self.samples,
-            seq_len: self.seq_len,
-            seed: self.seed,
+            draw: self.draws.draw,
+            text_field: self.draws.text_field.clone(),
+            samples: self.draws.samples,
+            seq_len: self.draws.seq_len,
+            seed: self.draws.seed,
         };
         data.windows(model, &mut hub(global.quiet))
     }
@@ -60,10 +60,10 @@ impl EvaluationArgs {
         global: &Global,
     ) -> Result<Option<TokenWindows>> {
         let data = EvaluationData {
-            name: self.data.clone(),
+            name: self.eval_data.clone(),
             text_field: text_field.cloned(),
             seq_len: self.eval_seq_len,
-            max_windows: self.max_windows,
+            max_windows: self.eval_samples,
         };
         data.beside(model, &mut hub(global.quiet))
     }
@@ -97,7 +97,7 @@ pub(crate) fn devices(global: &Global) -> Result<Vec<DeviceSpec>> {
     }
     let (device, passed_over) = open_default()?;
     for error in passed_over {
-        tracing::warn!("{error}; using `{device}`");
+        tracing::warn!("{error}; using `{}`", device.shown());
     }
     Ok(vec![device])
 }

@@ -31,9 +31,9 @@ fn text(inspection: &Inspection) -> String {
             ]
         })
         .collect();
-    show::table(&["operator", "shape", "zeros", "sparsity", "n:m"], &rows)
+    show::table(&["linear layer", "shape", "zeros", "sparsity", "n:m"], &rows)
         + &format!(
-            "\nsparsity {:.4} over {} operators",
+            "\nsparsity {:.4} over {} linear layers",
             inspection.sparsity,
             inspection.operators.len()
         )

@@ -1,6 +1,7 @@
 //! `mask export` and `mask apply`: a pruned model's mask without its weights.
 
 use super::args::Global;
+use super::help::MODEL;
 use super::show;
 use crate::artifact::mask::{self, MaskSummary};
 use crate::checkpoint::Model;
@@ -11,18 +12,19 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MaskCommand {
-    /// Write which weights a pruned checkpoint keeps, a bit a weight.
+    /// Write which weights a pruned model keeps, with one bit per weight.
     Export(ExportArgs),
-    /// Write a dense checkpoint with the zeros of a mask; every other weight stays as it is.
+    /// Write a dense model with the zeros of a mask. All other weights stay as they are.
     Apply(ApplyArgs),
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = MODEL)]
 pub(crate) struct ExportArgs {
-    /// Folder of the pruned checkpoint.
+    /// The folder of the pruned model.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The mask's file, in safetensors.
+    /// The file for the mask, in the safetensors format.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// Replace the file if it exists.
@@ -31,14 +33,15 @@ pub(crate) struct ExportArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = MODEL)]
 pub(crate) struct ApplyArgs {
-    /// Folder of the dense checkpoint.
+    /// The folder of the dense model.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A file that `mask export` wrote.
     #[arg(long, value_name = "FILE")]
     mask: PathBuf,
-    /// Folder to write the pruned checkpoint to.
+    /// The folder for the pruned model.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Replace the output folder if it exists.
@@ -77,7 +80,7 @@ fn print(model: &Path, output: &Path, summary: MaskSummary, global: &Global) -> 
     show::result(global.format, &outcome, |o| {
         let s = &o.summary;
         let mut text = format!(
-            "{} of {} weights are zero ({:.4}) in {} operators\nthe mask has {}",
+            "{} of {} weights are zero ({:.4}) in {} linear layers\nthe mask has {}",
             s.zeros,
             s.weights,
             s.sparsity,
@@ -85,7 +88,10 @@ fn print(model: &Path, output: &Path, summary: MaskSummary, global: &Global) -> 
             show::bytes(s.file_bytes),
         );
         if s.without_mask > 0 {
-            text += &format!("\n{} operators have no mask and stay as they are", s.without_mask);
+            text += &format!(
+                "\n{} linear layers have no mask and stay as they are",
+                s.without_mask
+            );
         }
         text + &format!("\nwrote {}", o.output)
     })

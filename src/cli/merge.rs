@@ -1,27 +1,29 @@
 //! `merge`: the parts of a run over several machines in, the checkpoint that one machine would have made out.
 
 use super::args::{Global, ModelArgs};
+use super::help::MODEL;
 use super::text::report_text;
-use super::{inputs, show};
+use super::{advice, inputs, show};
 use crate::error::Result;
 use crate::prune::{Parts, merge};
 use clap::Args;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = MODEL)]
 pub(crate) struct MergeArgs {
-    /// The folder that all parts were written to: the --output of `prune --shard`.
+    /// The folder with all parts: the --output of `prune --shard`.
     #[arg(long, value_name = "DIR")]
     parts: PathBuf,
-    /// Folder to write the pruned checkpoint to.
-    #[arg(long, value_name = "DIR")]
-    output: PathBuf,
-    /// The dense model, where it is no longer where the parts found it.
+    /// The dense model, if it is no longer in the place where the parts found it.
     #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
-    /// Branch, tag or commit of a model of the hub. Default: main.
+    /// Branch, tag or commit of a model of the Hub. Default: main.
     #[arg(long, value_name = "REV", requires = "model")]
     revision: Option<String>,
+    /// The folder for the pruned model.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
     /// Replace the output folder if it exists.
     #[arg(long)]
     overwrite: bool,
@@ -36,5 +38,7 @@ pub(crate) fn run(args: &MergeArgs, global: &Global) -> Result<()> {
     };
     let model = inputs::model(&wanted, global)?;
     let report = merge(&parts, &model, &args.output, args.overwrite)?;
-    show::result(global.format, &report, report_text)
+    show::with_advice(global, &report, report_text, |report| {
+        advice::pruned(report, false)
+    })
 }

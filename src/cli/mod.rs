@@ -1,4 +1,4 @@
-//! The command line: the only code that prints, or reads arguments and environment. One file a subcommand.
+//! The command line: the only code that prints, or reads arguments and environment. One file per subcommand.
 //!
 //! stdout carries results, stderr messages and progress. Exit codes: 0 done, 1 the input was wrong or the job failed, 2 the
 //! command line itself was wrong, 130 and 143 interrupted; see `docs/cli.md`.
@@ -8,17 +8,22 @@
     reason = "printing is this module's work"
 )]
 
+mod advice;
 mod args;
 mod command;
 mod compare;
 mod documents;
 mod eval;
+mod examples;
 mod generate;
+mod help;
 mod inputs;
 mod inspect;
 mod log;
 mod mask;
 mod merge;
+#[cfg(test)]
+mod old_names;
 mod pack;
 mod progress;
 mod prune;
@@ -29,16 +34,17 @@ mod signals;
 mod solve;
 mod solver_args;
 mod text;
+mod values;
 mod verify;
 mod zeroshot;
 
-use clap::{CommandFactory, FromArgMatches};
-use command::{Arguments, Command};
+use clap::FromArgMatches;
+use command::{Arguments, Command, program};
 use std::process::ExitCode;
 
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
-    let matches = Arguments::command().get_matches();
+    let matches = program().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let global = &arguments.global;
     progress::start(global.progress, matches.subcommand_name().unwrap_or_default());

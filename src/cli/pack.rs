@@ -1,7 +1,8 @@
 //! `pack` and `unpack`: a pruned checkpoint without its zeros, and back.
 
 use super::args::Global;
-use super::show;
+use super::help::MODEL;
+use super::{advice, show};
 use crate::artifact::pack::compressed_tensors::{self, ExportSummary};
 use crate::artifact::pack::{self, PackSummary, Sizes};
 use crate::checkpoint::{Checkpoint, Model};
@@ -11,15 +12,16 @@ use serde::Serialize;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = MODEL)]
 pub(crate) struct PackArgs {
-    /// Folder of the pruned checkpoint.
+    /// The folder of the pruned model.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Folder to write the packed checkpoint to.
+    /// The folder for the packed model.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// `packed` gives every byte back and is read by every command; `compressed-tensors` is for old versions of other
-    /// programs and is not read by this one.
+    /// The format. `packed`: every command of this program reads it, and `unpack` gives every byte back. `compressed-tensors`: for old
+    /// versions of other programs; this program does not read it.
     #[arg(long, value_enum, default_value_t = Container::Packed)]
     container: Container,
     /// Replace the output folder if it exists.
@@ -34,11 +36,12 @@ enum Container {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = MODEL)]
 pub(crate) struct UnpackArgs {
-    /// Folder of the packed checkpoint.
+    /// The folder of the packed model.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Folder to write the plain checkpoint to.
+    /// The folder for the plain model.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Replace the output folder if it exists.
@@ -68,7 +71,12 @@ pub(crate) fn pack(args: &PackArgs, global: &Global) -> Result<()> {
                 output,
                 summary,
             };
-            show::result(global.format, &outcome, |o| packed_text(&o.summary, &o.output))
+            show::with_advice(
+                global,
+                &outcome,
+                |o| packed_text(&o.summary, &o.output),
+                |o| advice::packed(&o.output),
+            )
         }
         Container::CompressedTensors => {
             let source = Model::open(&args.model)?;
@@ -137,7 +145,7 @@ fn packed_text(summary: &PackSummary, output: &str) -> String {
 
 fn exported_text(summary: &ExportSummary, output: &str) -> String {
     let rows = [
-        row("operators", &summary.packed_tensors),
+        row("linear layers", &summary.packed_tensors),
         row("weight files", &summary.weight_files),
     ];
     let format = serde_json::json!(summary.sparse_format);

@@ -1,10 +1,12 @@
 //! `prune`: a dense checkpoint in, a pruned one out, with its report; or a part of one.
 
-use super::args::{CalibrationArgs, EvaluationArgs, Global, ModelArgs, parse_propagation};
+use super::args::{CalibrationArgs, EvaluationArgs, Global, ModelArgs};
+use super::help::{LONG_RUNS, MEMORY, METHOD, MODEL};
 use super::progress::Bar;
 use super::solver_args::SolverArgs;
 use super::text::{plan_text, report_text};
-use super::{inputs, show};
+use super::values::{parse_bytes, parse_propagation};
+use super::{advice, inputs, show};
 use crate::checkpoint::Model;
 use crate::config::{Propagation, PruneConfig};
 use crate::error::Result;
@@ -19,76 +21,61 @@ use std::time::Instant;
 pub(crate) struct PruneArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Folder to write the pruned checkpoint to.
-    #[arg(long, value_name = "DIR")]
+    /// The folder for the pruned model.
+    #[arg(long, value_name = "DIR", help_heading = MODEL)]
     output: PathBuf,
+    /// Replace the output folder if it exists.
+    #[arg(long, help_heading = MODEL)]
+    overwrite: bool,
     #[command(flatten)]
     solver: SolverArgs,
-    /// Where inputs and targets come from: `intra` (dense layer input, corrected within the layer, dense target: the
-    /// paper's), `none` (no correction), `full` (corrected within and between layers, dense target), `sequential`
-    /// (pruned layer input, uncorrected, current target: what SparseGPT and Wanda do), `refreshed` (pruned layer input,
-    /// corrected, current target). Or the three switches themselves:
-    /// `input=dense|pruned,within=corrected|uncorrected,target=dense|current`.
-    #[arg(long, default_value = "intra", value_name = "WHAT", value_parser = parse_propagation)]
+    /// Error propagation: layers that are already pruned change the input of the next ones. This decides which input a linear
+    /// layer is fitted on, and to which output. `intra`, as in the paper: each decoder layer starts from the original model, and
+    /// its own pruned parts count. `none`: the original model's input everywhere. `sequential`, as SparseGPT and Wanda: each
+    /// decoder layer starts from the pruned model. `true-sequential`: the same, and its own pruned parts count. `full`: pruned
+    /// input everywhere, fitted to the original model's output. Or three switches:
+    /// input=dense|pruned,within=corrected|uncorrected,target=dense|current.
+    #[arg(long, default_value = "intra", value_name = "WHAT", value_parser = parse_propagation, help_heading = METHOD)]
     propagate: Propagation,
-    /// How the zeros are spread over the operators: `uniform`, `owl` (layers with more outliers keep more, arXiv
-    /// 2310.05175), `error` (zeros go where measured errors say they cost least), all with the same number of zeros; or a
-    /// JSON file with an object from operators' names or regular expressions to rates or patterns.
-    #[arg(long, default_value = "uniform", value_name = "WHAT")]
+    /// How the zeros are divided among the linear layers. `uniform`: the same sparsity for each. `owl`: decoder layers with more
+    /// outliers keep more weights (arXiv 2310.05175). `error`: more zeros where they increase the measured error least. The total
+    /// is always the same. Or a JSON file: an object from names or regular expressions to sparsities.
+    #[arg(long, alias = "sparsity-profile", default_value = "uniform", value_name = "WHAT", help_heading = METHOD)]
     allocation: String,
     #[command(flatten)]
     calibrate: CalibrationArgs,
     #[command(flatten)]
     evaluate: EvaluationArgs,
-    /// Also write every operator's weight and statistics into this folder, one file a layer, for `solve`.
-    #[arg(long, value_name = "DIR")]
-    save_statistics: Option<PathBuf>,
-    /// Replace the output folder if it exists.
-    #[arg(long)]
-    overwrite: bool,
-    /// Go on after the last finished layer of the run with these settings that was killed or stopped while it wrote to this
-    /// --output; where there is none, begin. What is finished stays for the next --resume if this run ends early.
-    #[arg(long)]
-    resume: bool,
-    /// Prune only part K of N: a range of layers, into a folder of its own in --output, which all parts share; `merge` makes a
-    /// checkpoint of them. Needs a --propagate with dense layer inputs, as the default has.
-    #[arg(long, value_name = "K/N", value_parser = str::parse::<Shard>)]
-    shard: Option<Shard>,
-    /// Where the hidden states of the calibration set wait while they are not computed with: on the `device`, in the memory of the
-    /// `host`, or on `disk`, in files beside the output. Default: the first of device, host and (where the host is the device)
-    /// disk that --memory-budget allows.
-    #[arg(long, value_enum, value_name = "WHERE")]
-    activations: Option<StatePlace>,
-    /// Hold on the device only what the step at hand needs: a layer's weights are read again for every step, and Gram matrices
-    /// wait on the host. Slower, with the same result. --memory-budget switches it on where nothing else helps.
-    #[arg(long)]
-    offload: bool,
-    /// Most memory that the run may take on the device, such as 24GB or 20GiB. Decides where hidden states wait, how many
-    /// tokens are computed at once, and whether to --offload. Default: no limit.
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    /// Maximum GPU memory for this run, such as 24GB or 20GiB. It decides where hidden states wait, how many tokens are computed
+    /// at once, and whether weights are offloaded. The result is the same. Default: no limit.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = MEMORY)]
     memory_budget: Option<u64>,
-    /// Show the plan (operators, shapes, memory, disk, and the time, measured on a small part of the work) and stop.
-    #[arg(long)]
+    /// Where the hidden states of the calibration text wait while they are not needed. `none`: in GPU memory. `cpu`: in RAM.
+    /// `disk`: in files next to the output. Default: the first of none and cpu that fits --memory-budget. On the CPU: the first
+    /// of none and disk.
+    #[arg(long, alias = "activations", value_enum, value_name = "WHERE", help_heading = MEMORY)]
+    offload_activations: Option<StatePlace>,
+    /// Keep only what the current step needs in GPU memory: weights are read again for every step, and Gram matrices wait in RAM.
+    /// Slower, with the same result. --memory-budget switches it on if nothing else helps.
+    #[arg(long, alias = "offload", help_heading = MEMORY)]
+    offload_weights: bool,
+    /// Print the plan and stop: the linear layers, memory, disk, and the time, which is estimated from a small part of the work.
+    #[arg(long, help_heading = LONG_RUNS)]
     dry_run: bool,
-}
-
-/// A number of bytes with an optional unit: `24GB`, `20GiB`, `500MB`.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "kib" => 1024.0,
-        "mib" => 1024.0 * 1024.0,
-        "gib" => 1024.0 * 1024.0 * 1024.0,
-        unit => return Err(format!("`{unit}` is no unit of bytes: MB, GB, MiB, GiB")),
-    };
-    match digits.trim().parse::<f64>() {
-        Ok(number) if number > 0.0 && number * factor < u64::MAX as f64 => Ok((number * factor) as u64),
-        _ => Err(format!("`{text}` is no number of bytes, such as 24GB")),
-    }
+    /// Continue a run that was stopped. Repeat the command with the same settings and the same --output. Finished layers are not
+    /// computed again. If there is nothing to continue, the run starts from the beginning. If this run is stopped, the next
+    /// --resume continues it.
+    #[arg(long, help_heading = LONG_RUNS)]
+    resume: bool,
+    /// Prune only part K of N, a range of decoder layers, for example on one of several machines. All parts use the same --output;
+    /// `merge` then makes one model of them. Works with every --propagate whose decoder layers start from the original model, as
+    /// the default.
+    #[arg(long, value_name = "K/N", value_parser = str::parse::<Shard>, help_heading = LONG_RUNS)]
+    shard: Option<Shard>,
+    /// Also write the weight and the calibration statistics of every linear layer into this folder, for `solve`. One file per
+    /// decoder layer.
+    #[arg(long, value_name = "DIR", help_heading = LONG_RUNS)]
+    save_statistics: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
@@ -110,8 +97,8 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         shard: args.shard,
         devices: inputs::devices(global)?,
         save_statistics: args.save_statistics.clone(),
-        activations: args.activations,
-        offload: args.offload,
+        activations: args.offload_activations,
+        offload: args.offload_weights,
         memory_budget: args.memory_budget,
         started,
     };
@@ -119,7 +106,9 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         return show::result(global.format, &run.plan()?, plan_text);
     }
     let report = run.run(&mut Bar::new(global.quiet))?;
-    show::result(global.format, &report, report_text)
+    show::with_advice(global, &report, report_text, |report| {
+        advice::pruned(report, args.shard.is_some())
+    })
 }
 
 impl PruneArgs {
@@ -136,10 +125,10 @@ impl PruneArgs {
 
     /// A part is no model: the demo's own text is not for it.
     fn evaluation(&self, model: &Model, global: &Global) -> Result<Option<TokenWindows>> {
-        if self.shard.is_some() && self.evaluate.data.is_none() {
+        if self.shard.is_some() && self.evaluate.eval_data.is_none() {
             return Ok(None);
         }
-        let text_field = self.calibrate.text.text_field.as_ref();
+        let text_field = self.calibrate.draws.text_field.as_ref();
         self.evaluate.windows(model, text_field, global)
     }
 }

@@ -1,8 +1,9 @@
 //! `recover`: a pruned checkpoint in, one with the same zeros and better weights out.
 
-use super::args::{EvaluationArgs, Global, ModelArgs, TextArgs};
+use super::args::{DrawArgs, EvaluationArgs, Global, ModelArgs};
+use super::help::{CALIBRATION, LONG_RUNS, MODEL, TRAINING, named, number};
 use super::progress::Bar;
-use super::{inputs, show};
+use super::{advice, inputs, show};
 use crate::checkpoint::Model;
 use crate::error::{ConfigError, Error, Result};
 use crate::eval::PerplexityScore;
@@ -16,46 +17,38 @@ use std::time::Instant;
 
 #[derive(Debug, Args)]
 pub(crate) struct RecoverArgs {
-    /// Folder of the pruned checkpoint.
-    #[arg(long, value_name = "DIR")]
+    /// The folder of the pruned model.
+    #[arg(long, value_name = "DIR", help_heading = MODEL)]
     model: PathBuf,
-    /// `block`: attention and MLP of each layer are trained to give the dense model's activations (arXiv 2510.14444), needs
-    /// --dense. `spp`: a factor a weight, from few parameters, is trained on the text by back-propagation (arXiv 2405.16057).
-    /// `mezo`: steps along random directions, from forward passes alone (arXiv 2305.17333); `subzero`: the same in random
-    /// subspaces (arXiv 2410.08989). All need the memory of one layer; the last two no more than evaluation.
-    #[arg(long, value_enum)]
-    method: Method,
-    /// The dense model that it was pruned from: a folder, or a model of the Hugging Face hub.
-    #[arg(long, value_name = "DIR|ID")]
+    /// The dense model that it was pruned from: a folder, or a model of the Hugging Face Hub. Only for `--method block`.
+    #[arg(long, alias = "teacher", value_name = "DIR|ID", help_heading = MODEL)]
     dense: Option<PathBuf>,
-    /// Folder to write the recovered checkpoint to.
-    #[arg(long, value_name = "DIR")]
+    /// The folder for the recovered model.
+    #[arg(long, value_name = "DIR", help_heading = MODEL)]
     output: PathBuf,
-    /// Text to adapt the weights on, as in `prune`: best the same.
-    #[arg(long, value_name = "FILE|NAME|ID", num_args = 1.., required = true)]
-    calibration: Vec<String>,
-    #[command(flatten)]
-    text: TextArgs,
-    /// Number of windows. Default: 128, or all of a file of token ids.
-    #[arg(long, value_name = "N")]
-    samples: Option<usize>,
-    /// Tokens of a window. Default: the model's longest sequence, at most 2048, or that of a file of token ids.
-    #[arg(long, value_name = "N")]
-    seq_len: Option<usize>,
-    /// Seed of the windows, of their order, and of whatever else is drawn.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
+    /// Replace the output folder if it exists.
+    #[arg(long, help_heading = MODEL)]
+    overwrite: bool,
+    /// How the remaining weights are fine-tuned. `block`: distillation from the dense model, attention and MLP of one layer after
+    /// the other (arXiv 2510.14444); needs --dense. `spp`: back-propagation through the whole model, few trained numbers (arXiv
+    /// 2405.16057). `mezo`: zeroth-order optimisation, without gradients (arXiv 2305.17333). `subzero`: the same in random
+    /// subspaces (arXiv 2410.08989). All hold one decoder layer in memory at a time. `mezo` and `subzero` need no more memory than
+    /// `eval`.
+    #[arg(long, value_enum, help_heading = TRAINING)]
+    method: Method,
     #[command(flatten)]
     settings: Settings,
+    /// The text to fine-tune on, as in `prune`. The calibration text of `prune` is a good choice.
+    #[arg(long, alias = "dataset", value_name = "FILE|NAME|ID", num_args = 1.., required = true, help_heading = CALIBRATION)]
+    calibration: Vec<String>,
+    #[command(flatten)]
+    draws: DrawArgs,
     #[command(flatten)]
     evaluate: EvaluationArgs,
-    /// Keep what is done in this folder, and go on from there if a run like this one was interrupted. Removed once the
+    /// Save the progress in this folder. If the run is stopped, the same command continues it. The folder is removed when the
     /// output is complete.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = LONG_RUNS)]
     checkpoints: Option<PathBuf>,
-    /// Replace the output folder if it exists.
-    #[arg(long)]
-    overwrite: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -67,103 +60,123 @@ enum Method {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Training")]
+#[command(next_help_heading = TRAINING)]
 struct Settings {
-    /// Passes over the windows, for block and spp. Default: 4 with block, 3 with spp, as its official code.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = defaults("How often block and spp go through the text.", |d| [
+        ("block", d.block.epochs.to_string()), ("spp", d.spp.epochs.to_string())]))]
     epochs: Option<usize>,
-    /// Steps of mezo and subzero. Default: 200.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = defaults("Training steps of mezo and subzero.", |d| [
+        ("mezo", d.mezo.steps.to_string()), ("subzero", d.subzero.steps.steps.to_string())]))]
     steps: Option<usize>,
-    /// Windows a step. Default: 2 with block, 4 with spp, 1 with mezo and subzero.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = defaults("Sequences per training step.", |d| [
+        ("block", d.block.batch.to_string()), ("spp", d.spp.batch.to_string()),
+        ("mezo", d.mezo.batch.to_string()), ("subzero", d.subzero.steps.batch.to_string())]))]
     batch: Option<usize>,
-    /// Highest learning rate. Default: 1e-2 with block, of the root mean square of an operator's weights; 4e-3 with spp, as
-    /// its official code; with mezo and subzero from the curvature that the first four steps measure.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", help = defaults(
+        "Highest learning rate. block: relative to the root mean square of a matrix's weights. mezo and subzero measure the curvature \
+         in their first four steps and choose the rate themselves.", |d| [
+        ("block", number(d.block.learning_rate)), ("spp", number(d.spp.learning_rate))]))]
     learning_rate: Option<f64>,
-    /// Half the distance between the two points of a step of mezo and subzero. MeZO: 1e-3.
-    #[arg(long, value_name = "E")]
-    epsilon: Option<f64>,
-    /// Rows of spp's row factors, or the rank of subzero's directions. Default: 16 and 24, as their official codes.
-    #[arg(long, value_name = "R")]
+    #[arg(long, alias = "epsilon", value_name = "E", help = defaults(
+        "How far mezo and subzero move the weights to measure a slope.", |d| [
+        ("mezo", number(d.mezo.epsilon)), ("subzero", number(d.subzero.steps.epsilon))]))]
+    perturbation: Option<f64>,
+    #[arg(long, value_name = "R", help = defaults("Rows of spp's row factors, or the rank of subzero's directions.", |d| [
+        ("spp", d.spp.rank.to_string()), ("subzero", d.subzero.rank.to_string())]))]
     rank: Option<usize>,
-    /// Steps of subzero in one subspace. Default: 10.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = defaults("Steps of subzero in one subspace.", |d| [
+        ("subzero", d.subzero.refresh.to_string())]))]
     refresh: Option<usize>,
 }
 
-/// The method with its settings; a setting that the method has not got is an error.
+/// What each method has where nothing is set.
+#[derive(Default)]
+struct Defaults {
+    block: BlockConfig,
+    spp: SppConfig,
+    mezo: ZerothConfig,
+    subzero: SubspaceConfig,
+}
+
+/// `what`, and the defaults of the methods that have the setting.
+fn defaults<const N: usize>(what: &str, of: impl Fn(&Defaults) -> [(&'static str, String); N]) -> String {
+    let told = of(&Defaults::default()).map(|(method, value)| format!("{value} with {method}"));
+    format!("{what} Default: {}.", told.join(", "))
+}
+
+/// The method with its settings.
 fn recovery(args: &RecoverArgs) -> Result<Recovery> {
+    refuse_foreign(args)?;
+    let (settings, seed) = (&args.settings, args.draws.seed);
+    let Defaults {
+        block,
+        spp,
+        mezo,
+        subzero,
+    } = Defaults::default();
+    let zeroth = |default: ZerothConfig| ZerothConfig {
+        steps: settings.steps.unwrap_or(default.steps),
+        batch: settings.batch.unwrap_or(default.batch),
+        epsilon: settings.perturbation.unwrap_or(default.epsilon),
+        learning_rate: settings.learning_rate.or(default.learning_rate),
+        seed,
+    };
+    Ok(match args.method {
+        Method::Block => Recovery::Block(BlockConfig {
+            epochs: settings.epochs.unwrap_or(block.epochs),
+            batch: settings.batch.unwrap_or(block.batch),
+            learning_rate: settings.learning_rate.unwrap_or(block.learning_rate),
+            seed,
+        }),
+        Method::Spp => Recovery::Spp(SppConfig {
+            epochs: settings.epochs.unwrap_or(spp.epochs),
+            batch: settings.batch.unwrap_or(spp.batch),
+            rank: settings.rank.unwrap_or(spp.rank),
+            scale: spp.scale,
+            learning_rate: settings.learning_rate.unwrap_or(spp.learning_rate),
+            seed,
+        }),
+        Method::Mezo => Recovery::Mezo(zeroth(mezo)),
+        Method::Subzero => Recovery::Subzero(SubspaceConfig {
+            steps: zeroth(subzero.steps),
+            rank: settings.rank.unwrap_or(subzero.rank),
+            refresh: settings.refresh.unwrap_or(subzero.refresh),
+        }),
+    })
+}
+
+/// A setting that the method has not got is an error.
+fn refuse_foreign(args: &RecoverArgs) -> Result<()> {
     let settings = &args.settings;
-    let seed = args.seed;
     let (epochs, steps) = (settings.epochs.is_some(), settings.steps.is_some());
-    let (epsilon, rank, refresh) = (
-        settings.epsilon.is_some(),
+    let (perturbation, rank, refresh) = (
+        settings.perturbation.is_some(),
         settings.rank.is_some(),
         settings.refresh.is_some(),
     );
     let foreign: &[(&'static str, bool)] = match args.method {
         Method::Block => &[
             ("--steps", steps),
-            ("--epsilon", epsilon),
+            ("--perturbation", perturbation),
             ("--rank", rank),
             ("--refresh", refresh),
         ],
-        Method::Spp => &[("--steps", steps), ("--epsilon", epsilon), ("--refresh", refresh)],
+        Method::Spp => &[
+            ("--steps", steps),
+            ("--perturbation", perturbation),
+            ("--refresh", refresh),
+        ],
         Method::Mezo => &[("--epochs", epochs), ("--rank", rank), ("--refresh", refresh)],
         Method::Subzero => &[("--epochs", epochs)],
     };
     let dense = ("--dense", args.dense.is_some() && args.method != Method::Block);
-    if let Some((setting, _)) = foreign.iter().chain([&dense]).find(|(_, given)| *given) {
-        let method = args.method.to_possible_value();
-        let reason = format!(
-            "`{}` does without it",
-            method.as_ref().map_or("", |m| m.get_name())
-        );
-        return Err(Error::from(ConfigError::Setting { setting, reason }));
+    match foreign.iter().chain([&dense]).find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((setting, _)) => Err(Error::from(ConfigError::Setting {
+            setting,
+            reason: format!("`{}` does without it", named(args.method)),
+        })),
     }
-    let zeroth = || {
-        let default = ZerothConfig::default();
-        ZerothConfig {
-            steps: settings.steps.unwrap_or(default.steps),
-            batch: settings.batch.unwrap_or(default.batch),
-            epsilon: settings.epsilon.unwrap_or(default.epsilon),
-            learning_rate: settings.learning_rate.or(default.learning_rate),
-            seed,
-        }
-    };
-    Ok(match args.method {
-        Method::Block => {
-            let default = BlockConfig::default();
-            Recovery::Block(BlockConfig {
-                epochs: settings.epochs.unwrap_or(default.epochs),
-                batch: settings.batch.unwrap_or(default.batch),
-                learning_rate: settings.learning_rate.unwrap_or(default.learning_rate),
-                seed,
-            })
-        }
-        Method::Spp => {
-            let default = SppConfig::default();
-            Recovery::Spp(SppConfig {
-                epochs: settings.epochs.unwrap_or(default.epochs),
-                batch: settings.batch.unwrap_or(default.batch),
-                rank: settings.rank.unwrap_or(default.rank),
-                scale: default.scale,
-                learning_rate: settings.learning_rate.unwrap_or(default.learning_rate),
-                seed,
-            })
-        }
-        Method::Mezo => Recovery::Mezo(zeroth()),
-        Method::Subzero => {
-            let default = SubspaceConfig::default();
-            Recovery::Subzero(SubspaceConfig {
-                steps: zeroth(),
-                rank: settings.rank.unwrap_or(default.rank),
-                refresh: settings.refresh.unwrap_or(default.refresh),
-            })
-        }
-    })
 }
 
 pub(crate) fn run(args: &RecoverArgs, global: &Global) -> Result<()> {
@@ -180,7 +193,7 @@ pub(crate) fn run(args: &RecoverArgs, global: &Global) -> Result<()> {
     let pruned = open(&args.model)?;
     let dense = args.dense.as_deref().map(open).transpose()?;
     let calibration = args.data().windows(&pruned, &mut inputs::hub(global.quiet))?;
-    let text_field = args.text.text_field.as_ref();
+    let text_field = args.draws.text_field.as_ref();
     let evaluation = args.evaluate.windows(&pruned, text_field, global)?;
     let run = RecoverRun {
         pruned: &pruned,
@@ -195,23 +208,23 @@ pub(crate) fn run(args: &RecoverArgs, global: &Global) -> Result<()> {
         started,
     };
     let report = run.run(&mut Bar::new(global.quiet))?;
-    show::result(global.format, &report, text)
+    show::with_advice(global, &report, text, advice::recovered)
 }
 
 impl RecoverArgs {
     fn data(&self) -> CalibrationData {
         CalibrationData {
             names: self.calibration.clone(),
-            draw: self.text.draw,
-            text_field: self.text.text_field.clone(),
-            samples: self.samples,
-            seq_len: self.seq_len,
-            seed: self.seed,
+            draw: self.draws.draw,
+            text_field: self.draws.text_field.clone(),
+            samples: self.draws.samples,
+            seq_len: self.draws.seq_len,
+            seed: self.draws.seed,
         }
     }
 }
 
-/// A line a curve.
+/// One line per curve.
 fn text(report: &RecoveryReport) -> String {
     let recovered = &report.recovered;
     let rows: Vec<Vec<String>> = recovered

@@ -1,6 +1,7 @@
 //! `report`: the page of a finished run, made again from its JSON.
 
 use super::args::Global;
+use super::help::MODEL;
 use super::show;
 use crate::error::{ConfigError, Error, Result};
 use crate::report::{HTML_NAME, Report, html};
@@ -12,11 +13,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = MODEL)]
 pub(crate) struct ReportArgs {
-    /// Folder of the pruned checkpoint, or the report's JSON file.
+    /// The folder of the pruned model, or its pruning_report.json.
     #[arg(long, value_name = "DIR|FILE")]
     input: PathBuf,
-    /// The page to write; it replaces an earlier one. Default: report.html beside the JSON file.
+    /// The page to write. It replaces an earlier page. Default: report.html next to the JSON file.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }

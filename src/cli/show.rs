@@ -1,8 +1,9 @@
 //! Results on stdout: tables for people, one JSON document for programs.
 
-use super::args::Format;
+use super::args::{Format, Global};
 use crate::error::{ConfigError, Error, Result};
 pub(crate) use crate::report::bytes;
+use fista_pruner_backends::DeviceSpec;
 use serde::Serialize;
 use std::io::Write;
 
@@ -18,6 +19,29 @@ pub(crate) fn result<T: Serialize>(format: Format, value: &T, text: impl FnOnce(
             .map_err(|e| Error::internal(format!("a result is no JSON: {e}")))?,
     };
     print(&output)
+}
+
+/// As [`result`], with advice below the text for people: what the numbers mean, and which command comes next. `--quiet` leaves it
+/// out.
+///
+/// # Errors
+/// As [`result`].
+pub(crate) fn with_advice<T: Serialize>(
+    global: &Global,
+    value: &T,
+    text: impl FnOnce(&T) -> String,
+    advice: impl FnOnce(&T) -> String,
+) -> Result<()> {
+    result(global.format, value, |value| match global.quiet {
+        true => text(value),
+        false => format!("{}\n\n{}", text(value).trim_end(), advice(value)),
+    })
+}
+
+/// A device of a report, as messages call it.
+pub(crate) fn device(name: &str) -> String {
+    let device = name.parse::<DeviceSpec>();
+    device.map_or_else(|_| name.to_owned(), |device| device.shown())
 }
 
 /// Refuses a format that the command has not got, before any work.

@@ -1,6 +1,7 @@
 //! `solve`: one matrix from saved statistics.
 
 use super::args::Global;
+use super::help::MODEL;
 use super::solver_args::SolverArgs;
 use super::{inputs, show};
 use crate::error::Result;
@@ -10,15 +11,15 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct SolveArgs {
-    /// File with NAME.weight [out, in], NAME.gram [in, in] (X* X*ᵀ) and, if inputs differ, NAME.cross (X X*ᵀ) and
-    /// NAME.dense_gram (X Xᵀ).
-    #[arg(long, value_name = "FILE")]
+    /// A file of `prune --save-statistics`, or your own: NAME.weight [out, in], NAME.gram [in, in] (X* X*ᵀ, called Hessian in
+    /// SparseGPT and GPTQ), and if the original model has other inputs, NAME.cross (X X*ᵀ) and NAME.dense_gram (X Xᵀ).
+    #[arg(long, value_name = "FILE", help_heading = MODEL)]
     statistics: PathBuf,
-    /// The operator's NAME in the file.
-    #[arg(long, value_name = "NAME")]
+    /// NAME of the linear layer in the file.
+    #[arg(long, value_name = "NAME", help_heading = MODEL)]
     operator: String,
     /// Write the pruned weight to this safetensors file, as NAME.weight.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = MODEL)]
     output: Option<PathBuf>,
     #[command(flatten)]
     solver: SolverArgs,

@@ -1,5 +1,6 @@
 //! The settings of the solver on the command line, for `prune` and `solve`.
 
+use super::help::{self, EXPERT, METHOD, by_preset, named, number, of_fista};
 use crate::config::{
     FistaConfig, L0Config, LambdaSearch, LambdaUnit, Method, Pattern, Ridge, Scaling, SolverConfig,
     SparseGptConfig, Threshold, WarmStart,
@@ -11,91 +12,93 @@ use fista_pruner_models::Family;
 /// Settings of the solver, shared by `prune` and `solve`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SolverArgs {
-    /// The zeros: a fraction (0.5), a percentage (50%), or n:m (2:4 keeps 2 of each 4 inputs).
-    #[arg(long, default_value = "0.5", value_name = "PATTERN", value_parser = str::parse::<Pattern>)]
+    /// Which part of the weights becomes zero: a fraction (0.5), a percentage (50%), or a pattern n:m. In an n:m pattern, n of
+    /// each m neighbouring weights of a row are KEPT. SparseGPT and llm-compressor write how many are pruned. So 2:4 and 4:8 mean
+    /// the same there, but 1:4 and 3:4 mean the opposite.
+    #[arg(long, default_value = "0.5", value_name = "PATTERN", value_parser = str::parse::<Pattern>, help_heading = METHOD)]
     pub(crate) sparsity: Pattern,
-    /// A set of settings; single settings below override it. `best`: the lowest error; `fast`: most of that at a
-    /// fraction of the cost; `paper`: FISTAPruner, or another --method, as published (arXiv 2408.03728, Sec. 4.1). Default:
-    /// `best`; a --method of another name then gets the polish of `best`, and fista works in scaled columns.
-    #[arg(long, value_enum)]
+    /// A set of settings. Single settings override it. `best`: best quality. `fast`: a little more error, in about a third of the time.
+    /// `paper`: FISTAPruner as published (arXiv 2408.03728, Sec. 4.1), or another --method as published. Default: `best`. With a
+    /// --method other than admm and without --preset, the method gets the refit of `best`, and fista works in scaled columns.
+    #[arg(long, value_enum, help_heading = METHOD)]
     preset: Option<Preset>,
-    /// How an operator's weights are chosen. Default: l0, or fista with `--preset paper`.
-    #[arg(long)]
+    #[arg(long, help_heading = METHOD, help = by_preset(
+        "How the weights of a linear layer are chosen. `admm`: ADMM (operator splitting, as in ALPS). `fista`: the algorithm of \
+         FISTAPruner. `sparsegpt`, `wanda`, `magnitude`: these choose the zeros, and then the remaining weights are refitted, so \
+         the result is better than in their papers. For the published form add `--preset paper --propagate sequential`. In \
+         `compare` the same three names, and `fista`, mean the published form.", |c| named(c.method)))]
     method: Option<Method>,
-    /// Where fista starts. Default: sparsegpt for OPT, wanda for LLaMA and its kin, as in the paper.
-    #[arg(long)]
+    #[arg(long, help_heading = EXPERT, help = help::warm_start("Where fista starts: the result of another method."))]
     warm_start: Option<WarmStart>,
-    /// K: FISTA iterations a round. Paper: 20.
-    #[arg(long, value_name = "K", help_heading = "Solver settings")]
+    #[arg(long, value_name = "K", help_heading = EXPERT, help = of_fista("K: FISTA iterations per round.", |f| f.iterations))]
     iterations: Option<usize>,
-    /// T: rounds without improvement before fista stops. Paper: 3.
-    #[arg(long, value_name = "T", help_heading = "Solver settings")]
+    #[arg(long, value_name = "T", help_heading = EXPERT,
+        help = of_fista("T: fista stops after this many rounds without improvement.", |f| f.patience))]
     patience: Option<usize>,
-    /// ξ: share of the rounding error above which λ rises. Paper: 0.3.
-    #[arg(long, value_name = "X", help_heading = "Solver settings")]
+    #[arg(long, value_name = "X", help_heading = EXPERT,
+        help = of_fista("ξ: λ rises if the rounding error is more than this fraction of the total error.", |f| number(f.xi)))]
     xi: Option<f64>,
-    /// ε: relative gain below which fista stops. Paper: 1e-6 for OPT, 1e-3 for LLaMA.
-    #[arg(long, value_name = "E", help_heading = "Solver settings")]
+    #[arg(long, value_name = "E", help_heading = EXPERT,
+        help = of_fista("ε: fista stops if a round improves the error by less than this fraction.", |f| number(f.epsilon)))]
     epsilon: Option<f64>,
-    /// Most rounds of fista. Default: no limit, as in the paper.
-    #[arg(long, value_name = "N", help_heading = "Solver settings")]
+    #[arg(long, value_name = "N", help_heading = EXPERT,
+        help = of_fista("Maximum number of rounds of fista.", |f| f.max_rounds.map_or("no limit".into(), |n| n.to_string())))]
     max_rounds: Option<usize>,
-    /// λ₀: first weight of the ℓ1 term, in --lambda-unit. Paper: 1e-5 absolute, for statistics per token. Default: 1e-6
-    /// relative.
-    #[arg(long, value_name = "L", help_heading = "Solver settings")]
+    #[arg(long, value_name = "L", help_heading = EXPERT,
+        help = of_fista("λ₀: first weight of the ℓ1 term, in --lambda-unit.", |f| number(f.lambda)))]
     lambda: Option<f64>,
-    /// M: upper end of the search for λ, in --lambda-unit. Paper: 1e6. Default: 1 relative.
-    #[arg(long, value_name = "M", help_heading = "Solver settings")]
+    #[arg(long, value_name = "M", help_heading = EXPERT,
+        help = of_fista("M: upper end of the search for λ, in --lambda-unit.", |f| number(f.lambda_max)))]
     lambda_max: Option<f64>,
-    /// How λ moves: `expand` grows it tenfold until an upper end is known, `bisect` takes midpoints of [0, M] from the
-    /// start, as the paper prints it; `bracket` takes geometric midpoints below the λ that zeroes everything. Default:
-    /// bracket, or expand with `--preset paper`.
-    #[arg(long, help_heading = "Solver settings")]
+    #[arg(long, help_heading = EXPERT, help = of_fista(
+        "How λ is searched. `expand`: ten times larger until an upper end is known, then midpoints. `bisect`: midpoints of \
+         [0, M] from the start, as the paper prints it. `bracket`: geometric midpoints below the λ that makes every weight zero.",
+        |f| named(f.search)))]
     lambda_search: Option<LambdaSearch>,
-    /// What λ is measured in: `absolute`, or `relative` to the smallest λ that zeroes everything. Default: relative, or
-    /// absolute with `--preset paper`.
-    #[arg(long, help_heading = "Solver settings")]
+    #[arg(long, help_heading = EXPERT, help = of_fista(
+        "The unit of λ: `absolute`, or `relative` to the smallest λ that makes every weight zero.", |f| named(f.lambda_unit)))]
     lambda_unit: Option<LambdaUnit>,
-    /// The columns fista works in: the operator's own (`none`), or scaled to unit norm (`columns`). Default: columns, or
-    /// none with `--preset paper`.
-    #[arg(long, help_heading = "Solver settings")]
+    #[arg(long, help_heading = EXPERT, help = of_fista(
+        "The columns that fista works in: those of the linear layer (`none`), or scaled to unit norm (`columns`).",
+        |f| named(f.scaling)))]
     scaling: Option<Scaling>,
-    /// Whether fista's momentum starts anew when it points uphill. Default: true, or false with `--preset paper`.
-    #[arg(long, value_name = "BOOL", help_heading = "Solver settings")]
+    #[arg(long, value_name = "BOOL", help_heading = EXPERT,
+        help = of_fista("Whether fista's momentum is reset when it points uphill.", |f| f.restart))]
     restart: Option<bool>,
-    /// What competes for an unstructured sparsity's zeros: the whole `matrix` or each `row`. Default: the row for wanda,
-    /// the matrix for others; sparsegpt always compares within blocks of columns.
-    #[arg(long, help_heading = "Solver settings")]
-    threshold: Option<Threshold>,
-    /// FISTA stops below this norm of a step. Paper: 1e-6.
-    #[arg(long, value_name = "T", help_heading = "Solver settings")]
+    /// Only for unstructured sparsity: the group of weights that are compared with each other. `layer`: all weights of the matrix.
+    /// `output`: the weights of one row, so that each output gets the same number of zeros. Default: output for wanda, layer for
+    /// the others. sparsegpt always compares within blocks of columns.
+    #[arg(long, alias = "threshold", help_heading = EXPERT)]
+    comparison_group: Option<Threshold>,
+    #[arg(long, value_name = "T", help_heading = EXPERT,
+        help = of_fista("FISTA stops if the norm of a step is below this.", |f| number(f.tolerance)))]
     tolerance: Option<f64>,
-    /// Conjugate-gradient steps on the final support, after any method; 0 for none. Default: 12, or 3 with
-    /// `fast`, 0 with `paper`.
-    #[arg(long, value_name = "N", help_heading = "Solver settings")]
-    polish: Option<usize>,
-    /// Steps of ℓ0 splitting. Default: 150 with `best`, 8 with `fast`.
-    #[arg(long, value_name = "N", help_heading = "Solver settings")]
-    l0_steps: Option<usize>,
-    /// First ρ of ℓ0 splitting, for Gram matrices with unit diagonal. Default: 0.03 with `best`, 0.3 with `fast`.
-    #[arg(long, value_name = "R", help_heading = "Solver settings")]
+    #[arg(long, alias = "polish", value_name = "N", help_heading = EXPERT, help = by_preset(
+        "Steps of the refit: after any method, the kept weights are fitted again by conjugate gradients; the mask stays. 0 switches \
+         it off.", |c| c.polish))]
+    refit_steps: Option<usize>,
+    #[arg(long, alias = "l0-steps", value_name = "N", help_heading = EXPERT, help = by_preset("Steps of ADMM.", |c| c.l0.steps))]
+    admm_steps: Option<usize>,
+    #[arg(long, value_name = "R", help_heading = EXPERT, help = by_preset(
+        "First ρ of ADMM, for a Gram matrix (called Hessian in SparseGPT and GPTQ) that is scaled to a diagonal of ones.",
+        |c| number(c.l0.rho)))]
     rho: Option<f64>,
-    /// Factor by which ρ grows a step. Default: 1.04 with `best`, 1.1 with `fast`.
-    #[arg(long, value_name = "F", help_heading = "Solver settings")]
+    #[arg(long, value_name = "F", help_heading = EXPERT,
+        help = by_preset("ρ is multiplied by this factor in each step of ADMM.", |c| number(c.l0.growth)))]
     rho_growth: Option<f64>,
-    /// Steps of ℓ0 splitting between two renewals of its inverse. Default: 3.
-    #[arg(long, value_name = "N", help_heading = "Solver settings")]
-    l0_refresh: Option<usize>,
-    /// Pull of l0 and of the polish towards the dense weight, relative to the Gram matrix's diagonal: a number, or `auto`, the
-    /// more the fewer calibration tokens there are. Default: auto.
-    #[arg(long, value_name = "R", help_heading = "Solver settings")]
+    #[arg(long, alias = "l0-refresh", value_name = "N", help_heading = EXPERT,
+        help = by_preset("ADMM computes its inverse matrix again after this many steps.", |c| c.l0.refresh))]
+    admm_refresh: Option<usize>,
+    #[arg(long, value_name = "R", help_heading = EXPERT, help = by_preset(
+        "L2 regularisation of ADMM and of the refit: it holds the weights near their dense values and so prevents overfitting to \
+         the calibration text. A number relative to the diagonal of the Gram matrix, or `auto`: less text, stronger.", |c| c.ridge))]
     ridge: Option<Ridge>,
-    /// SparseGPT's damping, relative to the mean diagonal of the Gram matrix. Official code: 0.01.
-    #[arg(long, value_name = "D", help_heading = "Solver settings")]
+    #[arg(long, alias = "percdamp", value_name = "D", help_heading = EXPERT, help = by_preset(
+        "SparseGPT's damping, relative to the mean of the Gram matrix's diagonal.", |c| number(c.sparsegpt.damping)))]
     damping: Option<f64>,
-    /// SparseGPT's block of columns. Official code: 128.
-    #[arg(long, value_name = "N", help_heading = "Solver settings")]
-    block: Option<usize>,
+    #[arg(long, alias = "block", value_name = "N", help_heading = EXPERT, help = by_preset(
+        "SparseGPT prunes this many columns before it updates the rest.", |c| c.sparsegpt.block))]
+    block_size: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -138,18 +141,18 @@ impl SolverArgs {
                 restart: self.restart.unwrap_or(fista.restart),
             },
             sparsegpt: SparseGptConfig {
-                block: self.block.unwrap_or(preset.sparsegpt.block),
+                block: self.block_size.unwrap_or(preset.sparsegpt.block),
                 damping: self.damping.unwrap_or(preset.sparsegpt.damping),
             },
             l0: L0Config {
-                steps: self.l0_steps.unwrap_or(l0.steps),
+                steps: self.admm_steps.unwrap_or(l0.steps),
                 rho: self.rho.unwrap_or(l0.rho),
                 growth: self.rho_growth.unwrap_or(l0.growth),
-                refresh: self.l0_refresh.unwrap_or(l0.refresh),
+                refresh: self.admm_refresh.unwrap_or(l0.refresh),
             },
-            threshold: self.threshold.or(preset.threshold),
+            threshold: self.comparison_group.or(preset.threshold),
             ridge: self.ridge.unwrap_or(preset.ridge),
-            polish: self.polish.unwrap_or(preset.polish),
+            polish: self.refit_steps.unwrap_or(preset.polish),
         };
         config.validate()?;
         Ok(config)

@@ -21,10 +21,10 @@ pub(crate) fn plan_text(plan: &Plan) -> String {
         0 => String::new(),
         tokens => format!(", {tokens} to measure perplexity on"),
     };
-    let mut text = show::table(&["operator", "shape", "zeros"], &rows)
+    let mut text = show::table(&["linear layer", "shape", "zeros"], &rows)
         + &format!(
-            "\n{} operators in {} layers, {} weights, {} zeros\n{} calibration tokens{evaluation}, {} at once, \
-             hidden states {}{}\nabout {} on the device, {} on the host, {} on disk",
+            "\n{} linear layers in {} decoder layers, {} weights, {} zeros\n{} calibration tokens{evaluation}, {} at once, \
+             hidden states {}{}\nabout {} on the device, {} of RAM besides, {} on disk",
             plan.operators.len(),
             plan.layers,
             plan.weights,
@@ -33,11 +33,11 @@ pub(crate) fn plan_text(plan: &Plan) -> String {
             plan.batch_tokens,
             match plan.activations {
                 StatePlace::Device => "on the device",
-                StatePlace::Host => "in the host's memory",
+                StatePlace::Host => "in RAM",
                 StatePlace::Disk => "in files",
             },
             if plan.offload {
-                ", weights and Gram matrices on the device only while they are needed"
+                ", weights and Gram matrices on the device only when they are needed"
             } else {
                 ""
             },
@@ -54,7 +54,7 @@ pub(crate) fn plan_text(plan: &Plan) -> String {
     text
 }
 
-/// A line a layer: its operators' errors.
+/// One line per decoder layer, with the errors of its linear layers.
 pub(crate) fn report_text(report: &Report) -> String {
     let mut text = String::new();
     let mut layer = None;
@@ -67,7 +67,7 @@ pub(crate) fn report_text(report: &Report) -> String {
         text += &format!("{short} {:.4}  ", operator.relative_error);
     }
     for file in &report.left_out {
-        text += &format!("\nnot copied, it would still be dense: {file}");
+        text += &format!("\nnot copied, because it holds the weights before pruning: {file}");
     }
     let raised = report
         .operators
@@ -76,12 +76,12 @@ pub(crate) fn report_text(report: &Report) -> String {
         .count();
     if raised > 0 {
         text += &format!(
-            "\n{raised} factorisations needed more damping; see {}",
+            "\n{raised} linear layers needed more damping than was set; see {}",
             report::FILE_NAME
         );
     }
     text += &format!(
-        "\n\nsparsity {:.4} over {} operators, mean relative error {:.5}",
+        "\n\nsparsity {:.4} over {} linear layers, mean relative error {:.5}",
         report.sparsity,
         report.operators.len(),
         report.mean_error(),

@@ -1,6 +1,7 @@
 //! `verify`: a finished checkpoint, checked from its files alone.
 
 use super::args::Global;
+use super::help::MODEL;
 use super::show;
 use crate::artifact::verify::{Verification, verify};
 use crate::config::Pattern;
@@ -10,15 +11,16 @@ use serde::Serialize;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = MODEL)]
 pub(crate) struct VerifyArgs {
-    /// Folder of the checkpoint to check, packed or not.
+    /// The folder of the model to check, packed or not.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Folder of the dense checkpoint that it was made from: everything but the pruned operators must be the same.
+    /// The folder of the dense model that it was made from. Everything except the pruned linear layers must be the same.
     #[arg(long, value_name = "DIR")]
     source: Option<PathBuf>,
-    /// The zeros that pruned operators must have: a fraction (0.5), a percentage (50%), or n:m (2:4). Default: what
-    /// pruning_report.json names.
+    /// The sparsity that pruned linear layers must have: a fraction (0.5), a percentage (50%), or n:m (2:4). Default: the one in
+    /// pruning_report.json.
     #[arg(long, value_name = "PATTERN", value_parser = str::parse::<Pattern>)]
     sparsity: Option<Pattern>,
 }
@@ -53,7 +55,7 @@ fn text(outcome: &Outcome) -> String {
     let found = &outcome.found;
     let pattern = found.pattern.map_or("none".to_owned(), |p| p.to_string());
     let mut text = format!(
-        "model      {}\nread       {} tensors, {} of them as pruned operators with sparsity {:.4}\npattern    {pattern}",
+        "model      {}\nread       {} tensors, {} of them as pruned linear layers with sparsity {:.4}\npattern    {pattern}",
         outcome.model, found.tensors, found.operators, found.sparsity,
     );
     if let Some(source) = &outcome.source {

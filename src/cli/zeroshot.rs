@@ -1,5 +1,6 @@
 //! The part of `eval` that answers the questions of tasks.
 
+use super::help::TASKS;
 use super::progress::Bar;
 use super::{inputs, show};
 use crate::checkpoint::Model;
@@ -13,24 +14,24 @@ use std::path::PathBuf;
 
 /// What `eval` measures by tasks.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Tasks")]
+#[command(next_help_heading = TASKS)]
 pub(crate) struct ZeroShotArgs {
-    /// Answer the questions of tasks, as lm-evaluation-harness does: arc_challenge, arc_easy, boolq, hellaswag,
-    /// openbookqa, piqa, winogrande, rte, qnli, wnli, lambada_openai, separated by commas; `paper` is the seven of
-    /// FISTAPruner's Table 5, `all` is all.
+    /// Measure accuracy on tasks, as lm-evaluation-harness does. Names with commas between them: arc_challenge, arc_easy, boolq,
+    /// hellaswag, openbookqa, piqa, winogrande, rte, qnli, wnli, lambada_openai. `paper`: the seven of FISTAPruner's Table 5. `all`:
+    /// all.
     #[arg(long, value_name = "NAMES", value_parser = parse_tasks)]
     pub(crate) tasks: Option<TaskList>,
-    /// Folder with the tasks' data: TASK.jsonl (also .gz or .zst) or TASK.parquet, and TASK.train.jsonl or so where examples
-    /// come from it. Default: the data sets that lm-evaluation-harness uses, of the Hugging Face hub, downloaded once.
+    /// A folder with the data of the tasks: TASK.jsonl (also .gz or .zst) or TASK.parquet, and for solved examples
+    /// TASK.train.jsonl. Default: the data sets that lm-evaluation-harness uses, from the Hugging Face Hub, downloaded once.
     #[arg(long, value_name = "DIR", alias = "task-dir", requires = "tasks")]
     task_data: Option<PathBuf>,
-    /// Put this many solved examples before each question.
+    /// Number of solved examples before each question.
     #[arg(long, default_value_t = 0, value_name = "N", requires = "tasks")]
     num_fewshot: usize,
     /// Answer only the first questions of each task.
     #[arg(long, value_name = "N", requires = "tasks")]
     limit: Option<usize>,
-    /// Write every question with its log-likelihoods to this file, one JSON object a line.
+    /// Write every question with its log-likelihoods to this file, one JSON object per line.
     #[arg(long, value_name = "FILE", requires = "tasks")]
     log_samples: Option<PathBuf>,
 }

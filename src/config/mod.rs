@@ -2,12 +2,14 @@
 //! a pattern keeps, and how strongly weights are held at their dense values.
 
 mod error;
+mod names;
 mod pattern;
 mod ridge;
 pub(crate) mod select;
 mod settings;
 
 pub use error::ConfigError;
+pub(crate) use names::{means, shown};
 pub use pattern::{Pattern, PatternError, Threshold};
 pub use ridge::Ridge;
 pub use settings::*;

@@ -272,7 +272,7 @@ impl L0Config {
     }
 
     fn validate(&self) -> Result<()> {
-        check(self.steps > 0, "--l0-steps", "must be at least 1")?;
+        check(self.steps > 0, "‹admm-steps›", "must be at least 1")?;
         check(
             self.rho > 0.0 && self.rho.is_finite(),
             "‹rho›",
@@ -289,7 +289,7 @@ impl L0Config {
             "‹rho-growth›",
             "ρ must stay below 1e12 over all steps",
         )?;
-        check(self.refresh > 0, "--l0-refresh", "must be at least 1")
+        check(self.refresh > 0, "‹admm-refresh›", "must be at least 1")
     }
 }
 
@@ -376,10 +376,10 @@ impl SolverConfig {
     pub fn validate(&self) -> Result<()> {
         self.fista.validate()?;
         self.l0.validate()?;
-        check(self.sparsegpt.block > 0, "‹block›", "must be at least 1")?;
+        check(self.sparsegpt.block > 0, "‹block-size›", "must be at least 1")?;
         check(
             self.threshold.is_none() || self.method != Method::SparseGpt,
-            "‹threshold›",
+            "‹comparison-group›",
             "sparsegpt always compares within blocks of columns",
         )?;
         check(

@@ -3,7 +3,9 @@
 //! Perplexity is measured on the way: the evaluation windows' hidden states follow each way's pruned layers, so that no
 //! pruned model is ever stored.
 
-use crate::config::{Method, Pattern, Propagation, PruneConfig, Ridge, SolverConfig, WarmStart};
+use crate::config::{
+    Method, Pattern, Propagation, PruneConfig, Ridge, SolverConfig, WarmStart, means, shown,
+};
 use crate::error::{ConfigError, Error, Result};
 use crate::eval::Along;
 use crate::progress::Observer;
@@ -15,7 +17,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// A way to choose weights, as it is named in a comparison:
-/// `NAME[@WARM-START][+polish[=STEPS]][+ridge=R][:ALLOCATION][/PROPAGATION]`.
+/// `NAME[@WARM-START][+refit[=STEPS]][+ridge=R][:ALLOCATION][/PROPAGATION]`.
 ///
 /// `NAME` is a preset (`best`, `fast`, `paper`), a published method as published (`magnitude`, `wanda`, `sparsegpt`,
 /// `fista`), or `fista-scaled`.
@@ -62,9 +64,9 @@ fn unknown(way: &str, reason: &str) -> Error {
 
 /// The member of a closed set that a part of `way` names.
 fn by_name<T: Copy>(way: &str, kind: &str, name: &str, all: &[(&'static str, T)]) -> Result<T> {
-    let found = all.iter().find(|(known, _)| *known == name);
+    let found = all.iter().find(|(known, _)| means(name, known));
     found.map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<_> = all.iter().map(|(known, _)| *known).collect();
+        let names: Vec<_> = all.iter().map(|(known, _)| shown(known)).collect();
         let names = names.join(", ");
         unknown(way, &format!("no {kind} `{name}`; there are {names}"))
     })
@@ -92,12 +94,14 @@ impl std::str::FromStr for Way {
             let wrong = || {
                 unknown(
                     text,
-                    &format!("`+{addition}` is not +polish, +polish=STEPS or +ridge=R"),
+                    &format!("`+{addition}` is not +refit, +refit=STEPS or +ridge=R"),
                 )
             };
             match addition.split_once('=') {
-                None if addition == "polish" => polish = Some(SolverConfig::best(None).polish),
-                Some(("polish", steps)) => polish = Some(steps.parse().map_err(|_| wrong())?),
+                None if matches!(addition, "refit" | "polish") => {
+                    polish = Some(SolverConfig::best(None).polish)
+                }
+                Some(("refit" | "polish", steps)) => polish = Some(steps.parse().map_err(|_| wrong())?),
                 Some(("ridge", value)) => ridge = Some(value.parse().map_err(|_| wrong())?),
                 _ => return Err(wrong()),
             }
@@ -314,6 +318,22 @@ mod tests {
             "best".parse::<Way>().unwrap().solver(Family::Llama),
             SolverConfig::best(Some(Family::Llama))
         );
+        for (old, new) in [
+            ("l0", "admm"),
+            ("fista@l0", "fista@admm"),
+            ("wanda+polish=3", "wanda+refit=3"),
+            ("wanda+polish", "wanda+refit"),
+            ("fast/refreshed", "fast/true-sequential"),
+        ] {
+            let [old, new]: [Way; 2] = [old, new].map(|text| text.parse().unwrap());
+            assert_eq!(
+                Way {
+                    name: old.name.clone(),
+                    ..new
+                },
+                old
+            );
+        }
         for bad in ["", "obs", "best/up", "best+shine", "best:even", "paper@nothing"] {
             assert!(bad.parse::<Way>().is_err(), "{bad}");
         }

@@ -51,7 +51,7 @@ impl PruneError {
     pub(crate) fn hint(&self) -> Option<String> {
         let advice = match self {
             Self::TooLargeForDevice { remedy, .. } => {
-                let other = "use a device without that limit: ‹device› flex";
+                let other = "use a device without that limit: ‹device cpu›";
                 return Some(match remedy {
                     Some(remedy) => format!("{remedy}, or {other}"),
                     None => other.to_owned(),

@@ -148,7 +148,7 @@ impl<'a> PruneRun<'a> {
         dense_input_only(&self.config, "‹shard›")?;
         if self.evaluation.is_some() {
             let reason = "a part is no model whose perplexity could be measured; use `eval` after `merge`";
-            return Err(wrong("‹data›", reason.into()));
+            return Err(wrong("‹eval-data›", reason.into()));
         }
         shard.layers(layers)
     }

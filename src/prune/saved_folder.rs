@@ -117,7 +117,7 @@ fn file(layer: usize) -> String {
 
 fn refused(path: &Path, reason: &str) -> Error {
     Error::from(ConfigError::Setting {
-        setting: "--save-statistics",
+        setting: "‹save-statistics›",
         reason: format!("`{}` {reason}", path.display()),
     })
 }

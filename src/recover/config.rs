@@ -146,7 +146,7 @@ impl ZerothConfig {
     fn validate(&self) -> Result<()> {
         at_least_one("‹steps›", self.steps)?;
         at_least_one("‹batch›", self.batch)?;
-        positive("‹epsilon›", self.epsilon)?;
+        positive("‹perturbation›", self.epsilon)?;
         self.learning_rate
             .map_or(Ok(()), |rate| positive("‹learning-rate›", rate))
     }

@@ -136,7 +136,7 @@ impl EvaluationData {
             {
                 let mut windows = given_windows(model, &files, file, self.seq_len)?;
                 match self.max_windows {
-                    Some(0) => return Err(setting("‹max-windows›", "must be at least 1")),
+                    Some(0) => return Err(setting("‹eval-samples›", "must be at least 1")),
                     Some(most) => windows.truncate(most),
                     None => {}
                 }
@@ -158,8 +158,8 @@ impl EvaluationData {
             return match (self.seq_len, self.max_windows) {
                 (None, None) => Ok(None),
                 _ => Err(setting(
-                    "‹eval-seq-len›/‹max-windows›",
-                    "there is nothing to evaluate on: name it with ‹data›",
+                    "‹eval-seq-len›/‹eval-samples›",
+                    "there is nothing to evaluate on: name it with ‹eval-data›",
                 )),
             };
         }

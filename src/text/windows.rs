@@ -292,7 +292,7 @@ pub fn evaluation_windows(
     max_windows: Option<usize>,
 ) -> Result<TokenWindows> {
     not_zero("‹seq-len›", seq_len)?;
-    not_zero("‹max-windows›", max_windows.unwrap_or(1))?;
+    not_zero("‹eval-samples›", max_windows.unwrap_or(1))?;
     let stream = encode_joined(tokenizer, &text.texts, text.separator)?;
     let max_windows = match (max_windows, text.most_windows) {
         (Some(asked), Some(most)) => Some(asked.min(most)),

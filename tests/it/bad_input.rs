@@ -339,10 +339,10 @@ fn windows_longer_than_the_model() {
 #[test]
 fn no_windows_at_all() {
     let workspace = Workspace::with("smollm2-style");
-    workspace.refuse("eval --max-windows 0", &["--max-windows"]);
+    workspace.refuse("eval --max-windows 0", &["--eval-samples"]);
     workspace.refuse(
         "eval --max-windows 0 --model model --data ids.safetensors",
-        &["--max-windows"],
+        &["--eval-samples"],
     );
 }
 
@@ -629,8 +629,12 @@ fn usage_errors() {
         assert!(outcome.stderr.contains(word), "{line}\n{}", outcome.stderr);
     }
     assert_eq!(workspace.run("--help").code, 0);
-    let version = workspace.succeed("--version").stdout;
-    assert_eq!(version, format!("fista-pruner {}\n", env!("CARGO_PKG_VERSION")));
+    let version = format!("fista-pruner {}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(workspace.succeed("-V").stdout, format!("{version}\n"));
+    let long = workspace.succeed("--version").stdout;
+    assert!(long.starts_with(&format!("{version} (")), "{long}");
+    assert_eq!(long.contains("x86-v4"), cfg!(feature = "x86-v4"), "{long}");
+    assert_eq!(long.lines().count(), 1, "{long}");
     for command in ["prune", "eval", "inspect", "generate", "solve"] {
         assert!(
             workspace

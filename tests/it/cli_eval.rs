@@ -106,7 +106,7 @@ fn inspect_names_the_pattern() {
         assert!((number(&inspected, "sparsity") - zeros as f64 / all as f64).abs() < 1e-12);
         let text = workspace.succeed("inspect --model out").stdout;
         assert!(
-            text.contains("q_proj") && text.contains("over 21 operators"),
+            text.contains("q_proj") && text.contains("over 21 linear layers"),
             "{text}"
         );
         assert!(named.as_str().is_none_or(|named| text.contains(named)), "{text}");
@@ -199,6 +199,28 @@ fn the_demo() {
     speak.args(["--prompt", "Once upon a time"]);
     assert_eq!(Outcome::of(speak).success("generate").json()["new_tokens"], 4);
     assert_eq!(number(&workspace.json("inspect --model out"), "sparsity"), 0.5);
+}
+
+/// The text inside the program suits the demo model, pruned or not; for any other model its use is announced.
+#[test]
+fn the_text_inside_the_program_is_for_the_demo() {
+    let workspace = Workspace::with("smollm2-style");
+    workspace.succeed("prune --output out --method magnitude --samples 2 --seq-len 24 --eval-samples 1 --targets layers.0.fc1");
+    let demo = workspace.succeed("eval --model out --eval-samples 1 --seq-len 32");
+    assert_eq!(demo.stderr, "");
+    assert!(
+        demo.stdout.contains("Lower perplexity is better"),
+        "{}",
+        demo.stdout
+    );
+    let other = workspace.run("eval --model model");
+    assert!(
+        other.stderr.contains("DO NOT compare") && other.stderr.contains("--data wikitext2"),
+        "{}",
+        other.stderr
+    );
+    let named = workspace.succeed("eval --model model --data ids.safetensors");
+    assert_eq!(named.stderr, "");
 }
 
 /// Calibration windows follow the seed, and the text wherever it comes from.

@@ -407,7 +407,7 @@ fn a_dry_run_writes_nothing() {
     let before = workspace.tree();
     for extra in ["--dry-run", "--dry-run --save-statistics statistics"] {
         let text = workspace.succeed(&format!("{PRUNE} {extra}")).stdout;
-        assert!(text.contains("18 operators in 3 layers"), "{text}");
+        assert!(text.contains("18 linear layers in 3 decoder layers"), "{text}");
         let plan = workspace.json(&format!("{PRUNE} {extra}"));
         assert_eq!(plan["operators"].as_array().unwrap().len(), 18);
         assert_eq!(
@@ -452,12 +452,23 @@ fn text_for_people() {
     for word in [
         "layer   2",
         "down_proj",
-        "sparsity 0.5000 over 21 operators",
+        "sparsity 0.5000 over 21 linear layers",
         "wrote out",
     ] {
         assert!(
             outcome.stdout.contains(word),
             "no `{word}` in\n{}",
+            outcome.stdout
+        );
+    }
+    for advice in [
+        "pack --model out --output out-packed",
+        "eval --model out --data wikitext2",
+        "out/report.html",
+    ] {
+        assert!(
+            outcome.stdout.contains(advice),
+            "no `{advice}` in\n{}",
             outcome.stdout
         );
     }
@@ -469,6 +480,7 @@ fn text_for_people() {
     );
     let quiet = workspace.succeed(&format!("{PRUNE} --method magnitude --overwrite --quiet"));
     assert_eq!(quiet.stderr, "");
+    assert!(!quiet.stdout.contains("Next:"), "{}", quiet.stdout);
 }
 
 /// Side files are copied, other forms of the weights are named and left out.

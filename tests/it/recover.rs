@@ -372,7 +372,7 @@ fn what_cannot_be_recovered() {
     refuse("--method spp --steps 3", &["--steps", "spp"]);
     refuse("--method block --dense model --rank 3", &["--rank", "block"]);
     refuse("--method subzero --rank 0", &["--rank", "at least 1"]);
-    refuse("--method mezo --epsilon 0", &["--epsilon", "positive"]);
+    refuse("--method mezo --epsilon 0", &["--perturbation", "positive"]);
     refuse(
         "--method spp --learning-rate=-1",
         &["--learning-rate", "positive"],

@@ -132,7 +132,7 @@ fn evaluation_that_cannot_be_is_refused_before_any_work() {
         &format!("{prune} --data one.safetensors"),
         &["1 is not between 2 and"],
     );
-    workspace.refuse(&format!("{prune} --max-windows 3"), &["--data"]);
+    workspace.refuse(&format!("{prune} --max-windows 3"), &["--eval-data"]);
 }
 
 /// Every stage is there, no second is counted twice, and layers add up to their stages.

@@ -7,6 +7,7 @@
 //! A block `text` right after such a block must be what was printed, but for its numbers ([`output`]).
 #![cfg(unix)]
 
+mod defaults;
 mod output;
 mod replay;
 mod shell;
@@ -16,7 +17,7 @@ use crate::command::{Outcome, Workspace, names};
 use replay::replay;
 use shell::{Block, Call, blocks};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use surroundings::Surroundings;
 
 /// A page of this repository.
@@ -131,43 +132,62 @@ const FOREIGN: [&str; 10] = [
     "--version",
 ];
 
-/// Every flag that a page names in the middle of a sentence is one of this program.
+/// Every subcommand.
+const COMMANDS: [&str; 16] = [
+    "prune",
+    "eval",
+    "inspect",
+    "generate",
+    "compare",
+    "solve",
+    "pack",
+    "unpack",
+    "mask export",
+    "mask apply",
+    "verify",
+    "report",
+    "merge",
+    "recover",
+    "completions",
+    "man",
+];
+
+/// The README and every page of `docs/`.
+fn pages() -> Vec<String> {
+    let mut pages = names(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"));
+    pages.retain(|name| name.ends_with(".md"));
+    let mut pages: Vec<String> = pages.iter().map(|name| format!("docs/{name}")).collect();
+    pages.push("README.md".into());
+    pages
+}
+
+/// Every flag that a page names in the middle of a sentence is one of this program: in a help, or an older spelling.
 #[test]
 fn flags_in_sentences_exist() {
     let workspace = Workspace::new();
     let mut known: BTreeSet<String> = FOREIGN.iter().map(|flag| (*flag).to_owned()).collect();
-    for command in [
-        "prune",
-        "eval",
-        "inspect",
-        "generate",
-        "compare",
-        "solve",
-        "pack",
-        "unpack",
-        "mask export",
-        "mask apply",
-        "verify",
-        "report",
-        "merge",
-        "recover",
-        "completions",
-        "man",
-    ] {
+    for command in COMMANDS {
         let help = workspace.succeed(&format!("{command} --help")).stdout;
         known.extend(flags(&help));
     }
     assert!(known.contains("--propagate"));
-    let mut pages = names(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"));
-    pages.retain(|name| name.ends_with(".md"));
-    let mut pages: Vec<PathBuf> = pages.iter().map(|name| Path::new("docs").join(name)).collect();
-    pages.push("README.md".into());
-    for page in pages {
-        let page = page.to_str().unwrap();
-        for flag in shell::sentences(&read(page)).flat_map(flags) {
-            assert!(known.contains(&flag), "{page} names {flag}, which no command has");
+    assert!(is_older_spelling(&workspace, "--polish") && !is_older_spelling(&workspace, "--polished"));
+    for page in pages() {
+        for flag in shell::sentences(&read(&page)).flat_map(flags) {
+            assert!(
+                known.contains(&flag) || is_older_spelling(&workspace, &flag),
+                "{page} names {flag}, which no command has"
+            );
         }
     }
+}
+
+/// Whether a command takes a flag that its help does not show.
+fn is_older_spelling(workspace: &Workspace, flag: &str) -> bool {
+    COMMANDS.iter().any(|command| {
+        let outcome = workspace.run(&format!("{command} {flag}"));
+        !outcome.stderr.contains("unexpected argument")
+    })
 }
 
 /// Every message in the first column of `docs/troubleshooting.md` is one that the program has.

@@ -94,6 +94,12 @@ fn small(mut arguments: Vec<String>, call: &Call, shown: bool) -> Vec<String> {
             arguments.extend(["--output", "abbreviated"].map(str::to_owned));
         }
     }
+    // Older spellings of flags that are set below.
+    for word in &mut arguments {
+        if word == "--max-windows" {
+            *word = "--eval-samples".into();
+        }
+    }
     let has = |arguments: &[String], flag: &str| arguments.iter().any(|word| word == flag);
     let evaluates = ["--eval-data", "--data"]
         .iter()
