@@ -118,7 +118,7 @@ fn tables_of_presets_are_right() {
                         "steps" => preset.l0.steps as f64,
                         "ρ₀" => preset.l0.rho,
                         "growth" => preset.l0.growth,
-                        "polish" | "refit" => preset.polish as f64,
+                        "polish" | "refit" | "refit steps" => preset.polish as f64,
                         _ => continue,
                     };
                     assert_eq!(numbers(cell), [expected], "{page}: {header} of {name}");

@@ -2,19 +2,21 @@
 //!
 //! A real shell runs a page's blocks of commands with stand-ins for this program and the few others that pages name, which only
 //! write down what they were asked ([`shell`]). What they wrote down the real program then does, in order ([`replay`]), in a
-//! folder with the files that the pages take for granted and a hub on this machine ([`surroundings`]), with samples, windows
-//! and operators few enough for a test. So loops, variables, comments and continued lines mean what they mean to a reader.
+//! folder with the files that the pages take for granted and a hub on this machine ([`surroundings`]), with samples, sequences
+//! and linear layers few enough for a test. So loops, variables, comments and continued lines mean what they mean to a reader.
+//! A block `text` right after such a block must be what was printed, but for its numbers ([`output`]).
 #![cfg(unix)]
 
 mod defaults;
+mod output;
 mod replay;
 mod shell;
 mod surroundings;
 
-use crate::command::{Workspace, names};
+use crate::command::{Outcome, Workspace, names};
 use replay::replay;
 use shell::{Block, Call, blocks};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use surroundings::Surroundings;
 
@@ -24,25 +26,45 @@ fn read(page: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{page}: {e}"))
 }
 
-/// Runs every command of a page, of those in a loop that differ in names alone the first; there are
-/// `least` of them or more, so that a page whose commands are no longer found is noticed.
+/// Runs every command of a page, of those in a loop that differ in names alone the first, and compares what they print with what
+/// the page shows. There are `least` commands or more, so that a page whose commands are no longer found is noticed.
 fn runs(page: &str, least: usize) {
     let text = read(page);
     let blocks = blocks(page, &text);
     let surroundings = Surroundings::new();
     let calls = shell::record(&surroundings.workspace, &blocks);
     surroundings.serve_models(&calls);
+    let shown = |call: &Call| blocks.iter().any(|b| b.place == call.place && b.output.is_some());
     let mut done = BTreeSet::new();
-    let new = |call: &&Call| done.insert(call.shape());
-    let run = calls
-        .iter()
-        .filter(new)
-        .filter(|call| replay(&surroundings, call))
-        .count();
+    let mut printed: BTreeMap<&str, Outcome> = BTreeMap::new();
+    let mut run = 0;
+    for call in calls.iter().filter(|call| done.insert(call.shape())) {
+        let Some(outcome) = replay(&surroundings, call, shown(call)) else {
+            continue;
+        };
+        run += 1;
+        match printed.get_mut(call.place.as_str()) {
+            None => drop(printed.insert(&call.place, outcome)),
+            Some(before) => {
+                before.stdout += &outcome.stdout;
+                before.stderr += &outcome.stderr;
+            }
+        }
+    }
     assert!(
         run >= least,
         "only {run} commands of {page} were found; there were {least}"
     );
+    for block in &blocks {
+        let Some(output) = &block.output else { continue };
+        let printed = printed.get(block.place.as_str()).unwrap_or_else(|| {
+            panic!(
+                "{}: an output, and none of the commands before it is run",
+                block.place
+            )
+        });
+        output::check(&block.place, output, printed);
+    }
 }
 
 macro_rules! pages {
@@ -59,18 +81,21 @@ macro_rules! pages {
 }
 
 pages! {
-    readme: "README.md" has 18,
-    command_line: "docs/cli.md" has 4,
-    data: "docs/data.md" has 8,
+    readme: "README.md" has 9,
+    getting_started: "docs/getting-started.md" has 8,
+    choose_options: "docs/choose-options.md" has 15,
+    time_and_memory: "docs/time-and-memory.md" has 4,
+    results: "docs/results.md" has 6,
+    devices: "docs/devices.md" has 6,
+    troubleshooting: "docs/troubleshooting.md" has 3,
+    data: "docs/data.md" has 16,
     hub: "docs/prune-from-the-hub.md" has 10,
-    own_data: "docs/calibrate-on-your-data.md" has 9,
-    result: "docs/use-the-result.md" has 12,
-    mac_and_amd: "docs/mac-and-amd.md" has 6,
     cluster: "docs/cluster.md" has 9,
     recover: "docs/recover.md" has 8,
-    algorithm: "docs/algorithm.md" has 2,
-    reproduce: "docs/reproduce.md" has 42,
+    result: "docs/use-the-result.md" has 12,
     zero_shot: "docs/zero-shot.md" has 4,
+    reproduce: "docs/reproduce.md" has 42,
+    command_line: "docs/cli.md" has 4,
 }
 
 /// Pages with commands are run, and the others have none.
@@ -94,7 +119,7 @@ fn no_page_is_left_out() {
 }
 
 /// Flags of other programs that pages name.
-const FOREIGN: [&str; 9] = [
+const FOREIGN: [&str; 10] = [
     "--release",
     "--features",
     "--path",
@@ -102,6 +127,7 @@ const FOREIGN: [&str; 9] = [
     "--model_args",
     "--outfile",
     "--outtype",
+    "--open",
     "--help",
     "--version",
 ];
@@ -162,6 +188,30 @@ fn is_older_spelling(workspace: &Workspace, flag: &str) -> bool {
         let outcome = workspace.run(&format!("{command} {flag}"));
         !outcome.stderr.contains("unexpected argument")
     })
+}
+
+/// Every message in the first column of `docs/troubleshooting.md` is one that the program has.
+#[test]
+fn messages_to_look_up_exist() {
+    let page = read("docs/troubleshooting.md");
+    let rows = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    let messages: Vec<&str> = rows.map(|(message, _)| message).collect();
+    assert!(
+        messages.len() >= 15,
+        "only {} messages were found",
+        messages.len()
+    );
+    let mut sources = String::new();
+    for folder in ["src", "backends/src", "models/src"] {
+        sources += &output::strings_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    }
+    for message in messages {
+        for part in message.split('…').map(str::trim).filter(|part| part.len() > 3) {
+            assert!(sources.contains(part), "no message has `{part}`, of `{message}`");
+        }
+    }
 }
 
 /// Words that are flags.

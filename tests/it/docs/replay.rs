@@ -5,18 +5,17 @@ use super::surroundings::Surroundings;
 use crate::command::Outcome;
 use crate::hub_model::online;
 
-/// Runs a call, unless it is another program's.
+/// Runs a call, unless it is another program's. Where the page shows its output, every linear layer is pruned.
 ///
 /// # Panics
 /// Where it does not end with success, or names a feature or a device that there is none of.
-pub(super) fn replay(surroundings: &Surroundings, call: &Call) -> bool {
+pub(super) fn replay(surroundings: &Surroundings, call: &Call, shown: bool) -> Option<Outcome> {
     let arguments = match call.program.as_str() {
         "fista-pruner" => Some(call.arguments.clone()),
         "cargo" => cargo(call),
         _ => None,
     };
-    let Some(arguments) = arguments else { return false };
-    let arguments = small(without_device(surroundings, call, arguments), call);
+    let arguments = small(without_device(surroundings, call, arguments?), call, shown);
     let mut command = surroundings.workspace.command("");
     command
         .args(&arguments)
@@ -31,8 +30,7 @@ pub(super) fn replay(surroundings: &Surroundings, call: &Call) -> bool {
             _ => command.env(name, value),
         };
     }
-    Outcome::of(command).success(&format!("{}\n{call:?}\nas {arguments:?}", call.place));
-    true
+    Some(Outcome::of(command).success(&format!("{}\n{call:?}\nas {arguments:?}", call.place)))
 }
 
 /// The program's arguments in a call of cargo that runs it.
@@ -88,7 +86,7 @@ fn without_device(surroundings: &Surroundings, call: &Call, mut arguments: Vec<S
 }
 
 /// The same call with less work.
-fn small(mut arguments: Vec<String>, call: &Call) -> Vec<String> {
+fn small(mut arguments: Vec<String>, call: &Call, shown: bool) -> Vec<String> {
     // An abbreviation of a sentence: what follows does not matter.
     if arguments.last().is_some_and(|last| last == "…") {
         arguments.pop();
@@ -103,7 +101,9 @@ fn small(mut arguments: Vec<String>, call: &Call) -> Vec<String> {
         }
     }
     let has = |arguments: &[String], flag: &str| arguments.iter().any(|word| word == flag);
-    let evaluates = has(&call.arguments, "--eval-data") || has(&call.arguments, "--data");
+    let evaluates = ["--eval-data", "--data"]
+        .iter()
+        .any(|flag| has(&call.arguments, flag));
     let given_ids = arguments.iter().any(|word| word.ends_with(".safetensors"));
     let mut set = |flag: &str, value: &str| set(&mut arguments, flag, value, call);
     let command = call_name(&call.arguments);
@@ -121,8 +121,8 @@ fn small(mut arguments: Vec<String>, call: &Call) -> Vec<String> {
             if command == "prune" && !has(&arguments, "--overwrite") {
                 arguments.push("--overwrite".into());
             }
-            if !has(&arguments, "--targets") && !has(&arguments, "--ignore") {
-                arguments.extend(["--targets", "layers.0.fc1"].map(str::to_owned));
+            if !shown && !has(&arguments, "--targets") && !has(&arguments, "--ignore") {
+                arguments.extend(["--targets", "layers.0.(fc1|mlp.gate_proj)"].map(str::to_owned));
             }
         }
         "eval" => {

@@ -1,4 +1,5 @@
-//! Blocks of commands, and what they ask of this program. In: a page. Out: [`Call`]s, as a shell makes them.
+//! Blocks of commands, what they ask of this program, and what the page says that it prints. In: a page. Out: [`Block`]s, and
+//! [`Call`]s, as a shell makes them.
 
 use crate::command::Workspace;
 use std::os::unix::fs::PermissionsExt;
@@ -8,8 +9,10 @@ use std::process::Command;
 #[derive(Debug)]
 pub(super) struct Block {
     /// The page and the line that the block begins on.
-    place: String,
+    pub(super) place: String,
     text: String,
+    /// What the page shows as their output: the block `text` that follows with nothing between.
+    pub(super) output: Option<String>,
 }
 
 /// One start of a program.
@@ -24,7 +27,7 @@ pub(super) struct Call {
 }
 
 /// Programs that a page may name. A shell finds no other.
-const PROGRAMS: [&str; 4] = ["fista-pruner", "cargo", "man", "cp"];
+const PROGRAMS: [&str; 5] = ["fista-pruner", "cargo", "pip", "man", "cp"];
 
 /// Variables that change what the program does.
 const VARIABLES: [&str; 4] = ["HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"];
@@ -61,11 +64,14 @@ fn has_commands(text: &str) -> bool {
 pub(super) fn blocks(page: &str, text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<(String, String, Vec<&str>)> = None;
+    // Whether what comes next would be the last block's output.
+    let mut follows = false;
     for (number, line) in (1..).zip(text.lines()) {
         let place = format!("{page}:{number}");
         match (&mut open, line.strip_prefix("```")) {
             (None, Some(kind)) => open = Some((place, kind.trim().to_owned(), Vec::new())),
             (None, None) => {
+                follows &= line.trim().is_empty();
                 let is_block = line.starts_with("    ") && has_commands(line);
                 assert!(!is_block, "{place}: commands stand between fences");
             }
@@ -73,13 +79,18 @@ pub(super) fn blocks(page: &str, text: &str) -> Vec<Block> {
             (Some(_), Some(_)) => {
                 let (place, kind, lines) = open.take().unwrap();
                 let text = lines.join("\n");
+                let commands = kind == "sh" || (kind.is_empty() && has_commands(&text));
                 match kind.as_str() {
-                    "sh" => blocks.push(Block { place, text }),
-                    "" if has_commands(&text) => blocks.push(Block { place, text }),
+                    _ if commands => {
+                        let output = None;
+                        blocks.push(Block { place, text, output });
+                    }
+                    "text" if follows => blocks.last_mut().unwrap().output = Some(text),
                     // What it prints may name the program.
                     "text" | "jsonl" => {}
                     _ => assert!(!has_commands(&text), "{place}: commands belong into a block `sh`"),
                 }
+                follows = commands;
             }
         }
     }

@@ -122,7 +122,31 @@ impl Surroundings {
         workspace.write("chat.jsonl", talks.join("\n").as_bytes());
     }
 
-    /// Every model of the hub that the calls name is the built-in one.
+    /// A small model of the LLaMA family that can read text: its embeddings over and over, with the built-in model's tokenizer.
+    fn llama(&self) -> Files {
+        let (workspace, name) = (&self.workspace, "tmp/llama");
+        if workspace.path(name).exists() {
+            return folder(&workspace.path(name));
+        }
+        workspace.copy_model("smollm2-style", name);
+        let demo = demo();
+        for file in ["tokenizer.json", "tokenizer_config.json"] {
+            workspace.write(&format!("{name}/{file}"), &demo[file]);
+        }
+        let rows = 4096;
+        workspace.set_json(&format!("{name}/config.json"), "vocab_size", json!(rows));
+        workspace.edit(&format!("{name}/model.safetensors"), |weights| {
+            let (_, shape, bytes) = weights.0.get_mut("model.embed_tokens.weight").unwrap();
+            let row = bytes.len() / shape[0];
+            let (known, all) = (bytes.clone(), rows * row);
+            *bytes = known.into_iter().cycle().take(all).collect();
+            shape[0] = rows;
+        });
+        folder(&workspace.path(name))
+    }
+
+    /// Every model of the hub that the calls name is the built-in one, but for those of the SmolLM family, whose names of linear
+    /// layers pages show.
     pub(super) fn serve_models(&self, calls: &[Call]) {
         for call in calls {
             let value = |flag: &str| {
@@ -138,7 +162,12 @@ impl Surroundings {
                     false => commit(2),
                 };
                 let repo = format!("models/{}", repo.name);
-                self.server.add(&repo, revision, &commit, demo());
+                let files = if repo.contains("SmolLM") {
+                    self.llama()
+                } else {
+                    demo()
+                };
+                self.server.add(&repo, revision, &commit, files);
             }
         }
     }
