@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::prune::compare::{Comparison, Row, Way};
 use crate::prune::{CompareRun, ComparisonReport};
 use clap::Args;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 #[derive(Debug, Args)]
@@ -72,13 +72,10 @@ impl CompareArgs {
             propagation: self.propagate,
             max_rounds: self.max_rounds,
             base: PruneConfig {
-                pattern: self.sparsity[0],
-                patterns: BTreeMap::new(),
-                solver: SolverConfig::best(Some(family)),
                 propagation: self.propagate,
                 targets: self.calibrate.targets.clone(),
                 ignore: self.calibrate.ignore.clone(),
-                batch_tokens: PruneConfig::BATCH_TOKENS,
+                ..PruneConfig::new(self.sparsity[0], SolverConfig::best(Some(family)))
             },
         })
     }

@@ -12,7 +12,6 @@ use crate::prune::plan::StatePlace;
 use crate::prune::{PruneRun, Rates, Shard};
 use crate::text::TokenWindows;
 use clap::Args;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -126,14 +125,12 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
 impl PruneArgs {
     fn config(&self, model: &Model) -> Result<PruneConfig> {
         let family = model.decoder.config().family();
+        let solver = self.solver.config(Some(family))?;
         Ok(PruneConfig {
-            pattern: self.solver.sparsity,
-            solver: self.solver.config(Some(family))?,
             propagation: self.propagate,
-            patterns: BTreeMap::new(),
             targets: self.calibrate.targets.clone(),
             ignore: self.calibrate.ignore.clone(),
-            batch_tokens: PruneConfig::BATCH_TOKENS,
+            ..PruneConfig::new(self.solver.sparsity, solver)
         })
     }
 

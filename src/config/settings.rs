@@ -493,6 +493,19 @@ impl PruneConfig {
     /// Enough tokens to keep matrix products at full speed on a CPU, few enough to stay small next to one layer.
     pub const BATCH_TOKENS: usize = 4096;
 
+    /// The pattern for every operator, by this solver, as the command line has it where nothing else is said.
+    pub fn new(pattern: Pattern, solver: SolverConfig) -> Self {
+        Self {
+            pattern,
+            solver,
+            propagation: Propagation::INTRA,
+            patterns: BTreeMap::new(),
+            targets: None,
+            ignore: None,
+            batch_tokens: Self::BATCH_TOKENS,
+        }
+    }
+
     /// The zeros that the operator of this full name must have.
     pub fn pattern_for(&self, operator: &str) -> Pattern {
         self.patterns.get(operator).copied().unwrap_or(self.pattern)

@@ -18,6 +18,7 @@ mod docs;
 mod documents;
 mod hub_data;
 mod hub_model;
+mod library;
 mod module;
 mod module_training;
 mod progress;
