@@ -413,7 +413,7 @@ mod tests {
 
     /// A small checkpoint without a third of its operators' weights.
     fn sparse(name: &str) -> (tempfile::TempDir, Model) {
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tests/fixtures/models");
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
         let dense = Model::open(&fixtures.join(name)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("sparse");
