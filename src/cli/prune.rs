@@ -67,6 +67,10 @@ pub(crate) struct PruneArgs {
     /// tokens are computed at once, and whether to --offload. Default: no limit.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory_budget: Option<u64>,
+    /// Most RAM that the run may take, such as 32GB. Together with --memory-budget it decides whether hidden states wait in GPU
+    /// memory, in RAM or on disk. Default: what is free when the run begins, which changes no result and refuses no run.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    host_memory: Option<u64>,
     /// Show the plan (operators, shapes, memory, disk, and the time, measured on a small part of the work) and stop.
     #[arg(long)]
     dry_run: bool,
@@ -113,6 +117,7 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         activations: args.activations,
         offload: args.offload,
         memory_budget: args.memory_budget,
+        host_memory: args.host_memory,
         started,
     };
     if args.dry_run {
