@@ -1,4 +1,4 @@
-//! Step 1 of the flow, in and out: a Hugging Face folder is opened, its tensors are read one by one, and a folder of
+//! Checkpoints in and out: a Hugging Face folder is opened, its tensors are read one by one, and a folder of
 //! the same names, shapes, dtypes and shards is written with the pruned weights in place.
 //!
 //! `eval`, `prune` and `inspect` open a [`Checkpoint`]; the decoders of `models` ask it for tensors through

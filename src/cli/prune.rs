@@ -50,8 +50,12 @@ pub(crate) struct PruneArgs {
     /// at once, and whether weights are offloaded. The result is the same. Default: no limit.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = MEMORY)]
     memory_budget: Option<u64>,
+    /// Maximum RAM for this run, such as 32GB. Together with --memory-budget it decides whether hidden states wait in GPU memory, in
+    /// RAM or on disk. Default: what is free when the run starts. The default changes no result and stops no run.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = MEMORY)]
+    host_memory: Option<u64>,
     /// Where the hidden states of the calibration text wait while they are not needed. `none`: in GPU memory. `cpu`: in RAM.
-    /// `disk`: in files next to the output. Default: the first of none and cpu that fits --memory-budget. On the CPU: the first
+    /// `disk`: in files next to the output. Default: the first of the three that fits --memory-budget and --host-memory. On the CPU: the first
     /// of none and disk.
     #[arg(long, alias = "activations", value_enum, value_name = "WHERE", help_heading = MEMORY)]
     offload_activations: Option<StatePlace>,
@@ -100,6 +104,7 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         activations: args.offload_activations,
         offload: args.offload_weights,
         memory_budget: args.memory_budget,
+        host_memory: args.host_memory,
         started,
     };
     if args.dry_run {

@@ -45,6 +45,9 @@ pub(crate) fn plan_text(plan: &Plan) -> String {
             show::bytes(plan.host_bytes),
             show::bytes(plan.disk_bytes + plan.activation_disk_bytes),
         );
+    if let Some(sentence) = plan.about_free_memory() {
+        text += &format!("\n{sentence}");
+    }
     if let Some(seconds) = plan.seconds {
         text += &format!(
             "\nabout {:.0} s: statistics {:.0}, solver {:.0}, evaluation {:.0}",

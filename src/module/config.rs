@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 pub enum Correction {
     /// `‖V X − W X‖`: every layer for itself, on the dense module's activations. The batches are run through once.
     None,
-    /// `‖V X* − W X‖`: every layer makes up for what those before it did. As `--correction full`.
+    /// `‖V X* − W X‖`: every layer makes up for what those before it did. The program's `--propagate full`.
     DenseTarget,
-    /// `‖V X* − W X*‖`: every layer on the input that it will have. As `--correction refreshed`.
+    /// `‖V X* − W X*‖`: every layer on the input that it will have. The program's `--propagate true-sequential`.
     OwnTarget,
 }
 

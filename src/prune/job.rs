@@ -4,7 +4,7 @@
 
 use super::journal::Journal;
 use super::output::{Output, Target};
-use super::plan::{self, Plan, Probe, Room, StatePlace};
+use super::plan::{self, Budgets, Plan, Probe, Room, StatePlace};
 use super::record::{Ran, identity, record};
 use super::run::PruneRun;
 use super::saved_folder::StatisticsFolder;
@@ -17,7 +17,8 @@ use crate::checkpoint::{Checkpoint, CheckpointWriter};
 use crate::config::PruneConfig;
 use crate::error::{ConfigError, Error, PatternError, Result};
 use crate::progress::Observer;
-use crate::report::{self, OperatorReport, Report, StageSeconds, bytes, html};
+use crate::report::{self, OperatorReport, Report, StageSeconds, html};
+use crate::system::free_memory;
 use crate::text::TokenWindows;
 use fista_pruner_backends::dispatch_opened;
 use std::ops::Range;
@@ -130,7 +131,18 @@ impl<'a> PruneRun<'a> {
             states: StatePlace::Device,
             offload: self.offload,
         };
-        let plan = self.fit(&mut config, &mut room)?;
+        let budgets = Budgets {
+            device: self.memory_budget,
+            host: self.host_memory,
+            free: free_memory(),
+            device_is_host: room.device_is_host,
+        };
+        let plan = budgets.fit(&self.plans(&config, &room)?)?;
+        if let Some(sentence) = plan.about_free_memory() {
+            tracing::warn!("{sentence}");
+        }
+        config.batch_tokens = plan.batch_tokens;
+        (room.states, room.offload) = (plan.activations, plan.offload);
         Ok(Planned {
             config,
             layers,
@@ -153,39 +165,39 @@ impl<'a> PruneRun<'a> {
         shard.layers(layers)
     }
 
-    /// Where hidden states wait, whether weights and Gram matrices do too, and how many tokens are computed at once: as asked
-    /// for, or as the budget allows.
-    fn fit(&self, config: &mut PruneConfig, room: &mut Room) -> Result<Plan> {
+    /// The plans there are, the fastest first: where hidden states wait, whether weights and Gram matrices do too, and how many
+    /// tokens are computed at once.
+    fn plans(&self, config: &PruneConfig, room: &Room) -> Result<Vec<Plan>> {
         let places = match self.activations {
             Some(place) => vec![place],
             None if room.device_is_host => vec![StatePlace::Device, StatePlace::Disk],
-            None => vec![StatePlace::Device, StatePlace::Host],
+            None => vec![StatePlace::Device, StatePlace::Host, StatePlace::Disk],
         };
         let mut ways: Vec<_> = places.iter().map(|place| (*place, self.offload)).collect();
-        if let (Some(last), false) = (places.last(), self.offload) {
-            ways.push((*last, true));
+        if !self.offload {
+            // Hidden states leave the device before weights do.
+            let away = &places[usize::from(places.len() > 1)..];
+            ways.extend(away.iter().map(|place| (*place, true)));
         }
-        let mut least = None;
+        let (mut config, mut room) = (config.clone(), room.clone());
+        let mut plans = Vec::new();
         for (place, offload) in ways {
             (room.states, room.offload) = (place, offload);
-            let mut tokens = PruneConfig::BATCH_TOKENS;
+            config.batch_tokens = PruneConfig::BATCH_TOKENS;
             loop {
-                config.batch_tokens = tokens;
-                let plan = plan::plan(&self.model.checkpoint, &self.model.decoder, config, room)?;
-                let needed = plan.device_bytes;
-                if self.memory_budget.is_none_or(|budget| needed <= budget) {
-                    return Ok(plan);
-                }
-                least = Some(least.map_or(needed, |least: u64| least.min(needed)));
-                if tokens <= room.window {
+                plans.push(plan::plan(
+                    &self.model.checkpoint,
+                    &self.model.decoder,
+                    &config,
+                    &room,
+                )?);
+                if config.batch_tokens <= room.window {
                     break;
                 }
-                tokens = (tokens / 2).max(room.window);
+                config.batch_tokens = (config.batch_tokens / 2).max(room.window);
             }
         }
-        let needed = bytes(least.unwrap_or_default());
-        let reason = format!("the run needs {needed} on the device at least");
-        Err(wrong("‹memory-budget›", reason))
+        Ok(plans)
     }
 
     /// The folder under construction, a new one or the one that an earlier run has left, and what is kept in it.

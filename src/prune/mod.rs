@@ -1,12 +1,13 @@
-//! One visible loop: decoder layer → operator groups → statistics → solve → write.
+//! Prunes a checkpoint one decoder layer after the other. [`PruneRun`] is a whole run with its output folder; [`prune`] is the loop
+//! alone: decoder layer → groups of linear layers (called operators) → statistics → solver → write.
 //!
-//! In: an opened checkpoint, calibration windows, a [`PruneConfig`](crate::config::PruneConfig). Out: weights in a [`WeightSink`] and one
-//! [`OperatorReport`] an operator. At most one decoder layer is on the device, besides the calibration set's hidden
-//! states.
+//! In: an opened checkpoint, token windows for calibration, a [`PruneConfig`](crate::config::PruneConfig). Out: weights in a
+//! [`WeightSink`], and one [`OperatorReport`] per linear layer. Only one decoder layer is on the device at a time; the hidden
+//! states of the calibration data are there too, in RAM or on disk.
 //!
-//! Two paths of hidden states are the whole of error correction. The *dense* path feeds the targets and, where
-//! [`Propagation`](crate::config::Propagation) says so, the next layer; the *real* path is what the operators see once
-//! earlier ones are pruned. They share their states for as long as they are equal.
+//! Error propagation needs two paths of hidden states. The *dense* path is the original model's. It gives the wanted outputs and,
+//! if [`Propagation`](crate::config::Propagation) says so, the input of the next layer. The *real* path is what a linear layer
+//! sees after those before it were pruned. As long as both are equal, they are stored once.
 
 mod allocation;
 pub mod compare;

@@ -42,6 +42,9 @@ pub struct PruneRun<'a> {
     pub offload: bool,
     /// Most bytes on the device.
     pub memory_budget: Option<u64>,
+    /// Most bytes of RAM; together with `memory_budget` it decides where hidden states wait. Without it, the RAM that is free
+    /// now: this changes no result, and warns where it is too little.
+    pub host_memory: Option<u64>,
     /// When the work on it began, for the report's seconds.
     pub started: Instant,
 }
@@ -73,6 +76,7 @@ impl<'a> PruneRun<'a> {
             activations: None,
             offload: false,
             memory_budget: None,
+            host_memory: None,
             started: Instant::now(),
         })
     }

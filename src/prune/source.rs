@@ -112,8 +112,8 @@ pub struct Forms<B: SolverOps> {
     pub pruned: Vec<Layer<B>>,
 }
 
-/// Is told of each layer once all branches have pruned it: its number, and what gives its forms, which may have to be read
-/// for that.
+/// Callback after each decoder layer. It gets the layer's index and a function that returns the layer before and after pruning
+/// (this may read it from disk).
 pub type AfterLayer<'a, B> = dyn FnMut(usize, &dyn Fn() -> Result<Forms<B>>) -> Result<()> + 'a;
 
 /// The model's hidden states before the first layer.

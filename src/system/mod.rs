@@ -8,5 +8,5 @@ mod partial;
 
 pub(crate) use atomic_file::AtomicFile;
 pub use error::IoError;
-pub(crate) use memory::Memory;
+pub(crate) use memory::{Memory, free_memory};
 pub(crate) use partial::PartialFolder;

@@ -1,4 +1,4 @@
-//! Step 2 of the flow, data files to token windows: text is read as documents, tokenised, and cut into windows of equal length.
+//! From data files to token windows: text is read as documents, tokenised, and cut into windows of equal length.
 //!
 //! `prune` draws random windows ([`draw_windows`], SparseGPT's loader), `eval` cuts one long text into consecutive ones
 //! ([`evaluation_windows`], the protocol of all published perplexities), and both may be given finished windows in a file

@@ -144,6 +144,36 @@ fn a_budget_decides_where_hidden_states_wait() {
     }
 }
 
+/// Little RAM moves hidden states to the disk, computes as many tokens at once as ever, and gives the same bytes.
+#[test]
+fn little_ram_changes_no_byte() {
+    let workspace = Workspace::with("smollm2-style");
+    workspace.ids("many.safetensors", 400, 64);
+    let line = PRUNE.replace("ids.", "many.") + " --output out --preset fast";
+    let plan = |extra: &str| workspace.json(&format!("{line} --dry-run {extra}"));
+    let (free, disk) = (plan(""), plan("--activations disk"));
+    let bytes = disk["host_bytes"].as_u64().unwrap();
+    assert!(bytes < free["host_bytes"].as_u64().unwrap());
+    for budget in ["", "--memory-budget 100GB", "--memory-budget 100GB --offload"] {
+        let small = plan(&format!("--host-memory {bytes} {budget}"));
+        assert_eq!(small["activations"], "disk", "{budget}");
+        assert_eq!(small["batch_tokens"], free["batch_tokens"], "{budget}");
+        // It was asked for, not found.
+        assert_eq!(small["free_host_bytes"], Value::Null);
+    }
+    let expected = pruned(&workspace, &line);
+    let settings = workspace.read_json("out/pruning_report.json")["settings"].clone();
+    assert!(pruned(&workspace, &format!("{line} --host-memory {bytes}")) == expected);
+    assert_eq!(
+        workspace.read_json("out/pruning_report.json")["settings"],
+        settings
+    );
+    workspace.refuse(
+        &format!("{line} --host-memory 1MB"),
+        &["--host-memory", "at least", "of RAM"],
+    );
+}
+
 /// What a run on the host reports of its memory is what its plan said.
 #[test]
 #[cfg(target_os = "linux")]

@@ -4,9 +4,11 @@
 //! measured on a small part of the work ([`Probe`]).
 
 mod bytes;
+mod fit;
 mod probe;
 mod room;
 
+pub(super) use fit::Budgets;
 pub use probe::{PlannedSeconds, Probe};
 pub use room::{Room, StatePlace};
 
@@ -14,6 +16,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::PruneConfig;
 use crate::error::Result;
 use crate::prune::selected;
+use crate::report;
 use fista_pruner_models::Decoder;
 use serde::Serialize;
 
@@ -57,8 +60,24 @@ pub struct Plan {
     pub device_bytes: u64,
     /// Most bytes at one time of the process on the host.
     pub host_bytes: u64,
+    /// RAM that was free, if that is what decided where things wait, or if it is too little.
+    pub free_host_bytes: Option<u64>,
     /// Seconds it will take, where they were measured.
     pub seconds: Option<PlannedSeconds>,
+}
+
+impl Plan {
+    /// What the free RAM did to the plan, in a sentence.
+    pub(crate) fn about_free_memory(&self) -> Option<String> {
+        let free = self.free_host_bytes?;
+        let is_free = format!("only {} of RAM is free", report::bytes(free));
+        Some(if self.host_bytes > free {
+            let needed = report::bytes(self.host_bytes);
+            format!("{is_free}, and the run needs about {needed}: the system may stop it")
+        } else {
+            format!("{is_free}, which decided where hidden states and weights wait; the result is the same")
+        })
+    }
 }
 
 /// Plans a run.
@@ -99,6 +118,7 @@ pub fn plan(checkpoint: &Checkpoint, decoder: &Decoder, config: &PruneConfig, ro
         activation_disk_bytes: bytes.disk,
         device_bytes: bytes.device,
         host_bytes: bytes.host,
+        free_host_bytes: None,
         seconds: None,
         operators,
     })

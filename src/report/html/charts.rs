@@ -1,7 +1,7 @@
-//! Error against work: against the iterations of Algorithm 1 where a method has its rounds, else against each operator's
-//! solver time. With a table of the same by operator kind.
+//! Error against work: against the iterations of Algorithm 1 if the method has its rounds, otherwise against the solver time of
+//! each linear layer. With a table of the same by type of layer.
 
-use super::format::{count, kind, many, mean_count, percent, seconds, tick};
+use super::format::{kind, many, mean_count, percent, seconds, tick};
 use super::heat::kinds;
 use super::operators::stop_reason;
 use crate::report::OperatorReport;
@@ -35,12 +35,12 @@ pub(super) fn work(operators: &[OperatorReport]) -> Markup {
             @if has_rounds {
                 h2 #work { "Error against iterations" }
                 p.note {
-                    "The best error so far as a share of the first one, mean over each kind's operators, after so many FISTA \
-                     iterations in all rounds. At 0 is the warm start, where there is one. Before polish."
+                    "The best error so far in percent of the first error, after so many FISTA iterations in all rounds: the mean over all \
+                     linear layers of one type. 0 iterations are the warm start, if there is one. The refit comes after this."
                 }
             } @else {
                 h2 #work { "Error against solver time" }
-                p.note { "One mark an operator. This method takes no rounds; the table says how many steps it took." }
+                p.note { "Each point is one linear layer: the time to solve it, and its error." }
             }
             div.split {
                 figure {
@@ -50,7 +50,7 @@ pub(super) fn work(operators: &[OperatorReport]) -> Markup {
                 div { (table(operators, has_rounds)) }
             }
             @if has_rounds {
-                details { summary { "Every round by kind, in percent of the first error" } (rounds_table(operators)) }
+                details { summary { "All rounds by type of layer, in percent of the first error" } (rounds_table(operators)) }
             }
         }
     }
@@ -99,13 +99,13 @@ fn table(operators: &[OperatorReport], has_rounds: bool) -> Markup {
         }
     };
     html! {
-        div.scroll tabindex="0" role="region" aria-label="work by operator kind" {
+        div.scroll tabindex="0" role="region" aria-label="work by type of layer" {
             table.list {
                 thead { tr {
                     th scope="col" { "mean of" }
                     th scope="col" { "error %" }
                     @if has_rounds { th scope="col" { "rounds" } }
-                    @for column in ["steps", "polish", "time", "stopped by"] { th scope="col" { (column) } }
+                    @for column in ["steps", "refit", "time", "stopped by"] { th scope="col" { (column) } }
                 } }
                 tbody { @for kind in kinds(operators) { (row(kind)) } }
             }
@@ -246,7 +246,7 @@ fn rounds_table(operators: &[OperatorReport]) -> Markup {
     let longest = courses.iter().map(|(_, course)| course.len()).max().unwrap_or(0);
     let first = first_round(operators);
     html! {
-        div.scroll tabindex="0" role="region" aria-label="every round by kind" {
+        div.scroll tabindex="0" role="region" aria-label="all rounds by type of layer" {
             table.list {
                 thead { tr { th scope="col" { "round" } @for (kind, _) in &courses { th scope="col" { (kind) } } } }
                 tbody {
@@ -277,11 +277,11 @@ fn scatter(operators: &[OperatorReport]) -> Markup {
         Axis::new(least, most, Scale::Logarithmic)
     };
     if shown.is_empty() {
-        return html! { p { "No operator has an error: nothing of what the model computes on the calibration data was lost." } };
+        return html! { p { "No linear layer has an error: on the calibration text all outputs are as before." } };
     }
     let (x, y) = (axis(|o| o.seconds), axis(|o| o.relative_error));
     html! {
-        (frame("error and solver time of every operator", &x, &y, ("seconds", "error %"), tick, |v| tick(v * 100.0), html! {
+        (frame("error and solver time of every linear layer", &x, &y, ("seconds", "error %"), tick, |v| tick(v * 100.0), html! {
             @for operator in &shown {
                 @let class = kinds.iter().position(|k| *k == kind(&operator.name)).unwrap_or(0);
                 g transform={"translate(" (format!("{:.1} {:.1}", x.across(operator.seconds), y.up(operator.relative_error))) ")"} {
@@ -290,7 +290,7 @@ fn scatter(operators: &[OperatorReport]) -> Markup {
                 }
             }
         }))
-        @if hidden > 0 { p.note { (count(hidden)) " without error are not shown." } }
+        @if hidden > 0 { p.note { (many(hidden, "linear layer")) " without an error or without a measured time: not shown." } }
     }
 }
 

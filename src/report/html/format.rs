@@ -1,6 +1,7 @@
 //! Numbers and names as the page writes them.
 
 use indicatif::{DecimalBytes, HumanCount};
+use serde_json::Value;
 
 /// Three significant digits, without an exponent where that stays short.
 pub(super) fn short(value: f64) -> String {
@@ -73,7 +74,17 @@ pub(super) fn count(value: usize) -> String {
     HumanCount(value as u64).to_string().replace(',', "\u{202f}")
 }
 
-/// What an operator is called within its layer.
+/// A value of the JSON in words.
+pub(super) fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+/// What a linear layer is called within its decoder layer.
 pub(super) fn kind(operator: &str) -> &str {
     operator.rsplit('.').next().unwrap_or(operator)
 }

@@ -1,4 +1,4 @@
-//! Layers by operator kinds as coloured tables: every cell says its number.
+//! Decoder layers by types of linear layers as coloured tables: every cell shows its number.
 
 use super::format::{cell as cell_text, kind, percent, short_kind};
 use crate::report::OperatorReport;
@@ -33,23 +33,32 @@ pub(super) fn errors(operators: &[OperatorReport]) -> Markup {
     let low = if logarithmic { least } else { 0.0 };
     html! {
         section aria-labelledby="errors" {
-            h2 #errors { "Error by layer and operator" }
-            p.note { "‖V X* − W X‖² / ‖W X‖² of the stored weight on the calibration data, in percent." }
+            h2 #errors { "Error by layer" }
+            p.note {
+                "How much the output of each linear layer changed on the calibration text, in percent: squared difference divided by \
+                 squared output. One row per decoder layer."
+            }
             (table("error", operators, |o| o.relative_error, shade))
             p.scale {
                 (percent(low)) i.error {} (percent(most)) " %"
-                @if logarithmic { ", logarithmic" }
+                @if logarithmic { ", logarithmic scale" }
             }
         }
     }
+}
+
+/// Whether the map of zeros would show one number only.
+pub(super) fn all_alike(operators: &[OperatorReport]) -> bool {
+    let mut shown = operators.iter().map(|operator| cell_text(operator.sparsity));
+    shown.next().is_none_or(|first| shown.all(|next| next == first))
 }
 
 /// Shares of zeros.
 pub(super) fn zeros(operators: &[OperatorReport]) -> Markup {
     html! {
         section aria-labelledby="zeros" {
-            h2 #zeros { "Sparsity by layer and operator" }
-            p.note { "Zeros of the stored weight, in percent." }
+            h2 #zeros { "Sparsity by layer" }
+            p.note { "Zeros in each linear layer, in percent." }
             (table("zeros", operators, |o| o.sparsity, |share| share))
             p.scale { "0" i.zeros {} "100 %" }
         }
@@ -79,7 +88,7 @@ fn table(
         lines.join("\n")
     };
     html! {
-        div.scroll tabindex="0" role="region" aria-label="by layer and operator" {
+        div.scroll tabindex="0" role="region" aria-label="by layer" {
             table class={"heat " (class)} {
                 thead {
                     tr {

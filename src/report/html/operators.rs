@@ -1,4 +1,4 @@
-//! Every operator with all its numbers.
+//! Every linear layer with all its numbers.
 
 use super::format::{count, many, percent, seconds, short, tick};
 use crate::config::Pattern;
@@ -7,14 +7,14 @@ use crate::solver::StopReason;
 use maud::{Markup, html};
 use std::collections::BTreeSet;
 
-/// As the JSON spells it, in words.
+/// Why the solver stopped, in words.
 pub(super) fn stop_reason(reason: StopReason) -> &'static str {
     match reason {
-        StopReason::Direct => "direct",
-        StopReason::Iterations => "iterations",
-        StopReason::Patience => "patience",
+        StopReason::Direct => "one pass",
+        StopReason::Iterations => "step limit",
+        StopReason::Patience => "no progress",
         StopReason::SmallGain => "small gain",
-        StopReason::Exact => "exact",
+        StopReason::Exact => "zero error",
     }
 }
 
@@ -36,22 +36,22 @@ pub(super) fn section(operators: &[OperatorReport]) -> Markup {
     let head = |name: &str| html! { th scope="col" { button type="button" { (name) } } };
     html! {
         section aria-labelledby="operators" {
-            h2 #operators { "All operators" }
+            h2 #operators { "All linear layers" }
             p.note {
                 (origin(operators))
                 @if let Some(first) = operators.first().filter(|_| columns.prefix > 0) {
-                    "Their names begin with " code { (first.name[..columns.prefix - 1]) } ". "
+                    "All names begin with " code { (first.name[..columns.prefix - 1]) } ". "
                 }
-                "Steps are those of the method, polish steps are conjugate-gradient steps on the final support"
-                @if columns.start { ", start is the error of the warm start" }
-                ". A column's name sorts by it; a number tells all its digits."
+                "“Steps” are those of the method. “Refit” are the steps that compute the kept weights again by least squares. "
+                @if columns.start { "“Start” is the error of the warm start. " }
+                "Click a column's name to sort. Point at a number to see all its digits."
             }
-            div.scroll tabindex="0" role="region" aria-label="all operators" {
+            div.scroll tabindex="0" role="region" aria-label="all linear layers" {
                 table.list {
                     thead { tr {
-                        (head("operator")) (head("error %"))
+                        (head("linear layer")) (head("error %"))
                         @if columns.start { (head("start %")) }
-                        (head("sparsity %")) (head("pattern")) (head("shape")) (head("steps")) (head("polish"))
+                        (head("sparsity %")) (head("pattern")) (head("shape")) (head("steps")) (head("refit"))
                         (head("stopped by"))
                         @if columns.damping { (head("damping")) }
                         (head("time"))
@@ -63,7 +63,7 @@ pub(super) fn section(operators: &[OperatorReport]) -> Markup {
     }
 }
 
-/// What all operators have in common: the tokens of their statistics, and how they are stored.
+/// What all have in common: the calibration tokens, and how the weights are stored.
 fn origin(operators: &[OperatorReport]) -> String {
     let Some(first) = operators.first() else {
         return String::new();
@@ -71,7 +71,7 @@ fn origin(operators: &[OperatorReport]) -> String {
     let dtypes: BTreeSet<&str> = operators.iter().map(|o| o.dtype.as_str()).collect();
     let dtypes: Vec<&str> = dtypes.into_iter().collect();
     format!(
-        "Statistics of {}, weights stored as {}. ",
+        "Calibrated on {}. Weights are stored as {}. ",
         many(first.tokens, "token"),
         dtypes.join(" and ")
     )
@@ -146,7 +146,7 @@ fn rounds(operator: &OperatorReport) -> Option<String> {
     });
     let mut lines: Vec<String> = lines.collect();
     if skipped > 0 {
-        lines.insert(0, format!("after {skipped} earlier rounds:"));
+        lines.insert(0, format!("{skipped} earlier rounds, then:"));
     }
     (!lines.is_empty()).then(|| lines.join("\n"))
 }

@@ -1,4 +1,4 @@
-//! Where the time went: by stage, by operator kind, by layer.
+//! Where the time went: by stage, by type of linear layer, by decoder layer.
 
 use super::format::{kind, seconds};
 use super::heat::kinds;
@@ -8,12 +8,15 @@ use maud::{Markup, html};
 /// A stage's colour and what belongs to it, by its name in JSON.
 fn about(stage: &str) -> (&'static str, &'static str) {
     match stage {
-        "preparation" => ("f6", "opening the model, tokenising"),
-        "allocation" => ("f3", "measuring who can spare more"),
-        "statistics" => ("f0", "forward passes, Gram matrices"),
-        "solver" => ("f1", "choosing weights"),
+        "preparation" => ("f6", "opening the model, tokenising text"),
+        "allocation" => ("f3", "measuring which layers can have more zeros"),
+        "statistics" => (
+            "f0",
+            "forward passes, Gram matrices (called Hessian in SparseGPT and GPTQ)",
+        ),
+        "solver" => ("f1", "choosing which weights are kept, and their values"),
         "evaluation" => ("f2", "perplexity before and after"),
-        "writing" => ("f5", "copying, writing, reading back"),
+        "writing" => ("f5", "copying files, writing weights, reading them back"),
         _ => ("f7", "everything else"),
     }
 }
@@ -27,7 +30,7 @@ pub(super) fn section(report: &Report) -> Markup {
     html! {
         section aria-labelledby="time" {
             h2 #time { "Where the time went" }
-            p.note { "On a device that computes while the host goes on, work counts where its result is first waited for." }
+            p.note { "GPU work runs in the background; its time is counted in the step that waits for the result, so the split is approximate." }
             div.stack aria-hidden="true" {
                 @for (name, value) in &stages {
                     i class=(about(name).0) style={"width:" (format!("{:.3}", 100.0 * value / whole)) "%"}
@@ -67,12 +70,12 @@ fn by_kind(operators: &[OperatorReport]) -> Markup {
         .collect();
     let longest = rows.iter().map(|(_, s)| *s).fold(f64::MIN_POSITIVE, f64::max);
     html! {
-        h3 { "Solver, by operator kind" }
+        h3 { "Solver time by type of layer" }
         table.bars {
-            thead.sr { tr { th { "kind" } th { "bar" } th { "time" } } }
+            thead.sr { tr { th { "type" } th { "bar" } th { "time" } } }
             tbody {
                 @for (name, value) in rows {
-                    tr title=(format!("{name}\n{value} s in all layers")) {
+                    tr title=(format!("{name}\n{value} s in all decoder layers")) {
                         th scope="row" { (name) }
                         td.track { div { i.f1 style=(width(value, longest)) {} } }
                         td { (seconds(value)) }
@@ -99,7 +102,7 @@ fn by_layer(layers: &[LayerSeconds]) -> Markup {
         format!("layer {}\n{}", layer.layer, lines.join("\n"))
     };
     html! {
-        h3 { "Every stage, by layer" }
+        h3 { "All stages by decoder layer" }
         table.bars {
             thead.sr { tr { th { "layer" } th { "bar" } th { "time" } } }
             tbody {

@@ -1,7 +1,7 @@
 //! The page of reports made by hand; `tests/it/report.rs` has those of real runs.
 
 use super::*;
-use crate::config::Pattern;
+use crate::config::{Method, Pattern, SolverConfig, Threshold, WarmStart};
 use crate::report::{LayerSeconds, ModelReport, OperatorReport, StageSeconds, VERSION};
 use crate::solver::{Round, SolveInfo, StopReason};
 
@@ -189,4 +189,93 @@ fn a_model_is_called_by_its_last_part() {
     let commit = "27dcfa74d334bc871f3234de431e71c6eeba5dd6";
     assert_eq!(model_name(&format!("facebook/opt-125m@{commit}")), "opt-125m");
     assert_eq!(model_name("runs/a@b"), "a@b");
+}
+
+fn with_solver(config: &SolverConfig) -> Report {
+    let mut report = report(vec![operator(0, "up_proj", 0.1)]);
+    report.settings = serde_json::json!({ "sparsity": "0.5", "solver": config, "statistics": "per token" });
+    report
+}
+
+/// The page shows what shaped the result, and nothing of the other methods. The report itself stays whole.
+#[test]
+fn settings_of_unused_methods_are_hidden() {
+    let names = [
+        "rho",
+        "lambda-max",
+        "warm-start",
+        "block-size",
+        "ridge",
+        "comparison-group",
+    ];
+    let shown = |config: SolverConfig| {
+        let report = with_solver(&config);
+        assert!(report.settings["solver"]["fista"]["lambda_max"].is_number());
+        let page = page(&report);
+        assert!(!page.contains("per token"));
+        names.map(|name| page.contains(&format!("<dt>{name}</dt>")))
+    };
+    let [no, yes] = [false, true];
+    let best = SolverConfig::best(None);
+    assert_eq!(shown(best.clone()), [yes, no, no, no, yes, yes]);
+    let paper = SolverConfig::paper(None);
+    assert_eq!(shown(paper.clone()), [no, yes, yes, yes, no, yes]);
+    let from_wanda = SolverConfig {
+        warm_start: WarmStart::Wanda,
+        polish: 3,
+        ..paper.clone()
+    };
+    assert_eq!(shown(from_wanda), [no, yes, yes, no, yes, yes]);
+    let from_admm = SolverConfig {
+        warm_start: WarmStart::L0,
+        ..paper
+    };
+    assert_eq!(shown(from_admm), [yes, yes, yes, no, yes, yes]);
+    let with = |method, polish| SolverConfig {
+        method,
+        polish,
+        ..best.clone()
+    };
+    assert_eq!(shown(with(Method::SparseGpt, 12)), [no, no, no, yes, yes, no]);
+    assert_eq!(shown(with(Method::SparseGpt, 0)), [no, no, no, yes, no, no]);
+    assert_eq!(shown(with(Method::Wanda, 0)), [no, no, no, no, no, yes]);
+}
+
+#[test]
+fn settings_have_the_names_of_the_command_line() {
+    let mut config = SolverConfig::best(None);
+    config.threshold = Some(Threshold::Row);
+    let mut report = with_solver(&config);
+    report.settings["propagate"] = "refreshed".into();
+    report.settings["targets"] = "row".into();
+    report.device = "flex,flex".into();
+    let page = page(&report);
+    for (name, value) in [
+        ("method", "admm"),
+        ("refit-steps", "12"),
+        ("comparison-group", "output"),
+        ("propagate", "true-sequential"),
+        ("targets", "row"),
+    ] {
+        assert!(
+            page.contains(&format!("<dt>{name}</dt><dd>{value}</dd>")),
+            "{name}"
+        );
+    }
+    assert!(page.contains("ADMM (operator splitting)") && page.contains("cpu,cpu"));
+}
+
+/// One number needs no map.
+#[test]
+fn equal_rates_are_one_sentence() {
+    let mut operators = vec![operator(0, "up_proj", 0.1), operator(1, "up_proj", 0.2)];
+    let sentence = "Every linear layer has 50.0 % zeros.";
+    let even = page(&report(operators.clone()));
+    assert!(even.contains(sentence) && !even.contains("Sparsity by layer"));
+    operators[1].sparsity = 0.25;
+    let uneven = page(&report(operators));
+    assert!(!uneven.contains(sentence) && uneven.contains("Sparsity by layer"));
+    for page in [even, uneven] {
+        assert!(page.contains("How to read the errors") && page.contains("1 % (0.01 in the JSON)"));
+    }
 }
