@@ -9,7 +9,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor, TensorData};
 use fista_pruner::config::{Method, Pattern, SolverConfig};
 use fista_pruner::error::Result;
-use fista_pruner::module::{ApplyLinear, Correction, Direct, ModuleConfig, ModuleReport, Paths, prune};
+use fista_pruner::module::{ApplyLinear, Correction, Direct, ModuleConfig, ModuleReport, PathFilter, prune};
 use fista_pruner::prune::Accumulator;
 use fista_pruner::solver::solve;
 use fista_pruner_backends::{DeviceJob, SolverOps, dispatch, open_default};
@@ -71,7 +71,7 @@ impl DeviceJob for Run {
 
         for pattern in [Pattern::unstructured(0.5)?, Pattern::n_of_m(2, 4)?] {
             let best = ModuleConfig {
-                layers: Paths::all().except(["head"]),
+                layers: PathFilter::all().except(["head"]),
                 ..ModuleConfig::new(pattern)
             };
             let magnitude = ModuleConfig {

@@ -22,7 +22,7 @@ use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraini
 use fista_pruner::config::Pattern;
 use fista_pruner::error::{Error, Result};
 use fista_pruner::module::{
-    ApplyLinear, Direct, Gradual, MaskedOptimizer, ModuleConfig, Paths, SparsityMask, prune_in_training,
+    ApplyLinear, Direct, Gradual, MaskedOptimizer, ModuleConfig, PathFilter, SparsityMask, prune_in_training,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -190,7 +190,7 @@ impl Work<'_> {
 
     #[allow(clippy::print_stdout, reason = "an example shows what it did")]
     fn show(&self, what: &str, model: &Model<Training>) -> Result<()> {
-        let sparsity = SparsityMask::of(model, &Paths::all())?.sparsity();
+        let sparsity = SparsityMask::of(model, &PathFilter::all())?.sparsity();
         println!(
             "{what:44} zeros {:5.1} %   loss {:.4}",
             100.0 * sparsity,
@@ -217,7 +217,7 @@ fn main() -> Result<()> {
     Device::seed(&device, 1);
     let start = Model::<Training>::new(&device);
     let target = Pattern::unstructured(0.8)?;
-    let layers = Paths::all();
+    let layers = PathFilter::all();
     work.show("untrained", &start)?;
 
     let dense = work.fit(start.clone(), adamw(), 4);

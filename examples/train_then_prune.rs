@@ -263,7 +263,7 @@ impl Work {
             ignore: None,
             batch_tokens: PruneConfig::BATCH_TOKENS,
         };
-        let job = prune::Job {
+        let job = prune::PruneJob {
             checkpoint: &dense.checkpoint,
             decoder: &dense.decoder,
             windows: &self.calibration,
@@ -281,7 +281,7 @@ impl Work {
 
     /// Recovers `pruned` into the folder of that name.
     fn recover(&self, dense: &Model, pruned: &Model, recovery: &Recovery, name: &str) -> Result<()> {
-        let job = recover::Job {
+        let job = recover::RecoverJob {
             pruned,
             dense: matches!(recovery, Recovery::Block(_)).then_some(dense),
             windows: &self.calibration,

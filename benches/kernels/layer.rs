@@ -6,7 +6,7 @@ use crate::setting::setting;
 use fista_pruner::checkpoint::Model;
 use fista_pruner::config::{Pattern, Propagation, PruneConfig};
 use fista_pruner::progress::silent;
-use fista_pruner::prune::{Job, Nowhere, prune};
+use fista_pruner::prune::{NullSink, PruneJob, prune};
 use fista_pruner_backends::SolverOps;
 use rand::{Rng, SeedableRng};
 use safetensors::Dtype;
@@ -122,13 +122,13 @@ impl Work for DecoderLayer {
         let model = Model::open(self.folder.path()).unwrap();
         let (windows, config, device) = (self.windows.clone(), self.config.clone(), device.clone());
         Box::new(move || {
-            let job = Job {
+            let job = PruneJob {
                 checkpoint: &model.checkpoint,
                 decoder: &model.decoder,
                 windows: &windows,
                 config: &config,
             };
-            divan::black_box(prune::<B>(job, &device, &mut Nowhere, &mut silent()).unwrap());
+            divan::black_box(prune::<B>(job, &device, &mut NullSink, &mut silent()).unwrap());
         })
     }
 }

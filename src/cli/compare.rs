@@ -8,7 +8,7 @@ use super::{advice, inputs, show};
 use crate::checkpoint::Model;
 use crate::config::{Pattern, Propagation, PruneConfig, SolverConfig, shown};
 use crate::error::Result;
-use crate::prune::compare::{Comparison, Row, Way};
+use crate::prune::compare::{Comparison, ComparisonRow, MethodSpec};
 use crate::prune::{CompareRun, ComparisonReport};
 use clap::Args;
 use std::collections::BTreeSet;
@@ -80,7 +80,7 @@ impl CompareArgs {
         let family = model.decoder.config().family();
         let ways = self.methods.iter().map(|way| way.trim().parse());
         Ok(Comparison {
-            ways: ways.collect::<Result<Vec<Way>>>()?,
+            ways: ways.collect::<Result<Vec<MethodSpec>>>()?,
             patterns: self.sparsity.clone(),
             propagation: self.propagate,
             max_rounds: self.max_rounds,
@@ -105,7 +105,7 @@ fn text(report: &ComparisonReport, table: impl Fn(&[&str], &[Vec<String>]) -> St
     let mut header = vec!["method", "sparsity", "propagate"];
     header.extend(kinds.iter().map(|kind| kind.as_str()));
     header.extend(["mean error", "perplexity", "solver s", "total s"]);
-    let cells = |row: &Row| -> Vec<String> {
+    let cells = |row: &ComparisonRow| -> Vec<String> {
         let mut cells = vec![
             row.method.clone(),
             row.pattern.to_string(),

@@ -80,7 +80,7 @@ pub(crate) fn by_preset<T: ToString>(what: &str, value: impl Fn(&SolverConfig) -
 /// `what`, and what `--method fista` has without a preset and with one.
 pub(crate) fn of_fista<T: ToString>(what: &str, value: impl Fn(&FistaConfig) -> T) -> String {
     let [own, opt, other] = [
-        SolverConfig::improved(Method::Fista, None),
+        SolverConfig::with_refit(Method::Fista, None),
         SolverConfig::paper(Some(Family::Opt)),
         SolverConfig::paper(Some(Family::Llama)),
     ]

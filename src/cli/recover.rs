@@ -8,7 +8,7 @@ use crate::checkpoint::Model;
 use crate::error::{ConfigError, Error, Result};
 use crate::eval::PerplexityScore;
 use crate::recover::{
-    BlockConfig, RecoverRun, Recovery, RecoveryReport, SppConfig, SubspaceConfig, ZerothConfig,
+    BlockConfig, MezoConfig, RecoverRun, Recovery, RecoveryReport, SppConfig, SubzeroConfig,
 };
 use crate::text::CalibrationData;
 use clap::{Args, ValueEnum};
@@ -94,8 +94,8 @@ struct Settings {
 struct Defaults {
     block: BlockConfig,
     spp: SppConfig,
-    mezo: ZerothConfig,
-    subzero: SubspaceConfig,
+    mezo: MezoConfig,
+    subzero: SubzeroConfig,
 }
 
 /// `what`, and the defaults of the methods that have the setting.
@@ -114,7 +114,7 @@ fn recovery(args: &RecoverArgs) -> Result<Recovery> {
         mezo,
         subzero,
     } = Defaults::default();
-    let zeroth = |default: ZerothConfig| ZerothConfig {
+    let zeroth = |default: MezoConfig| MezoConfig {
         steps: settings.steps.unwrap_or(default.steps),
         batch: settings.batch.unwrap_or(default.batch),
         epsilon: settings.perturbation.unwrap_or(default.epsilon),
@@ -137,7 +137,7 @@ fn recovery(args: &RecoverArgs) -> Result<Recovery> {
             seed,
         }),
         Method::Mezo => Recovery::Mezo(zeroth(mezo)),
-        Method::Subzero => Recovery::Subzero(SubspaceConfig {
+        Method::Subzero => Recovery::Subzero(SubzeroConfig {
             steps: zeroth(subzero.steps),
             rank: settings.rank.unwrap_or(subzero.rank),
             refresh: settings.refresh.unwrap_or(subzero.refresh),

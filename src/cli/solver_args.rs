@@ -2,8 +2,8 @@
 
 use super::help::{self, EXPERT, METHOD, by_preset, named, number, of_fista};
 use crate::config::{
-    FistaConfig, L0Config, LambdaSearch, LambdaUnit, Method, Pattern, Ridge, Scaling, SolverConfig,
-    SparseGptConfig, Threshold, WarmStart,
+    AdmmConfig, ComparisonGroup, FistaConfig, LambdaSearch, LambdaUnit, Method, Pattern, Ridge, Scaling,
+    SolverConfig, SparseGptConfig, WarmStart,
 };
 use crate::error::Result;
 use clap::{Args, ValueEnum};
@@ -69,7 +69,7 @@ pub(crate) struct SolverArgs {
     /// `output`: the weights of one row, so that each output gets the same number of zeros. Default: output for wanda, layer for
     /// the others. sparsegpt always compares within blocks of columns.
     #[arg(long, alias = "threshold", help_heading = EXPERT)]
-    comparison_group: Option<Threshold>,
+    comparison_group: Option<ComparisonGroup>,
     #[arg(long, value_name = "T", help_heading = EXPERT,
         help = of_fista("FISTA stops if the norm of a step is below this.", |f| number(f.tolerance)))]
     tolerance: Option<f64>,
@@ -118,7 +118,7 @@ impl SolverArgs {
             (Some(Preset::Best), _) => SolverConfig::best(family),
             (Some(Preset::Fast), _) => SolverConfig::fast(family),
             (Some(Preset::Paper), _) => SolverConfig::paper(family),
-            (None, Some(method)) if method != Method::L0 => SolverConfig::improved(method, family),
+            (None, Some(method)) if method != Method::Admm => SolverConfig::with_refit(method, family),
             (None, _) => SolverConfig::best(family),
         };
         let l0 = preset.l0;
@@ -144,7 +144,7 @@ impl SolverArgs {
                 block: self.block_size.unwrap_or(preset.sparsegpt.block),
                 damping: self.damping.unwrap_or(preset.sparsegpt.damping),
             },
-            l0: L0Config {
+            l0: AdmmConfig {
                 steps: self.admm_steps.unwrap_or(l0.steps),
                 rho: self.rho.unwrap_or(l0.rho),
                 growth: self.rho_growth.unwrap_or(l0.growth),

@@ -2,7 +2,7 @@
 //! only; their meaning is checked where they are used.
 
 use crate::config::{
-    LambdaSearch, LambdaUnit, Method, Propagation, Scaling, Threshold, WarmStart, means, shown,
+    ComparisonGroup, LambdaSearch, LambdaUnit, Method, Propagation, Scaling, WarmStart, means, shown,
 };
 use crate::prune::plan::StatePlace;
 use crate::text::DrawFrom;
@@ -85,7 +85,7 @@ named_values!(WarmStart);
 named_values!(LambdaSearch);
 named_values!(LambdaUnit);
 named_values!(Scaling);
-named_values!(Threshold);
+named_values!(ComparisonGroup);
 named_values!(StatePlace);
 named_values!(DrawFrom);
 

@@ -10,6 +10,6 @@ mod settings;
 
 pub use error::ConfigError;
 pub(crate) use names::{means, shown};
-pub use pattern::{Pattern, PatternError, Threshold};
+pub use pattern::{ComparisonGroup, Pattern, PatternError};
 pub use ridge::Ridge;
 pub use settings::*;

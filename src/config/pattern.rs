@@ -62,14 +62,14 @@ type Result<T> = std::result::Result<T, PatternError>;
 /// Which entries compete for the zeros of an unstructured pattern. In an n:m pattern it is always the group's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Threshold {
+pub enum ComparisonGroup {
     /// Those of the whole matrix.
     Matrix,
     /// Those of one output row; every row gets its share.
     Row,
 }
 
-impl Threshold {
+impl ComparisonGroup {
     /// Every threshold, with the name the command line uses.
     pub const ALL: [(&'static str, Self); 2] = [("matrix", Self::Matrix), ("row", Self::Row)];
 }
@@ -188,14 +188,14 @@ impl Pattern {
     /// [`Pattern::keep_largest`] or [`Pattern::keep_largest_per_row`].
     pub fn keep_within(
         &self,
-        threshold: Threshold,
+        threshold: ComparisonGroup,
         scores: &[f32],
         rows: usize,
         columns: usize,
     ) -> Vec<bool> {
         match threshold {
-            Threshold::Matrix => self.keep_largest(scores, rows, columns),
-            Threshold::Row => self.keep_largest_per_row(scores, rows, columns),
+            ComparisonGroup::Matrix => self.keep_largest(scores, rows, columns),
+            ComparisonGroup::Row => self.keep_largest_per_row(scores, rows, columns),
         }
     }
 

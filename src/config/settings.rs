@@ -2,7 +2,7 @@
 //!
 //! The command line fills these in; a program that embeds the pruner builds them directly.
 
-use super::{Pattern, Ridge, Threshold};
+use super::{ComparisonGroup, Pattern, Ridge};
 use crate::error::{ConfigError, Error, Result};
 use fista_pruner_models::Family;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// ℓ0 operator splitting (the family of ALPS, arXiv 2406.07831).
-    L0,
+    #[serde(rename = "l0")]
+    Admm,
     /// FISTAPruner's Algorithm 1 (arXiv 2408.03728).
     Fista,
     /// Optimal brain surgeon, column by column (SparseGPT, arXiv 2301.00774).
@@ -27,7 +28,7 @@ pub enum Method {
 impl Method {
     /// Every method, with the name the command line uses.
     pub const ALL: [(&'static str, Self); 5] = [
-        ("l0", Self::L0),
+        ("l0", Self::Admm),
         ("fista", Self::Fista),
         ("sparsegpt", Self::SparseGpt),
         ("wanda", Self::Wanda),
@@ -48,13 +49,14 @@ pub enum WarmStart {
     /// The result of SparseGPT.
     SparseGpt,
     /// The result of ℓ0 splitting.
-    L0,
+    #[serde(rename = "l0")]
+    Admm,
 }
 
 impl WarmStart {
     /// Every warm start, with the name the command line uses.
     pub const ALL: [(&'static str, Self); 5] = [
-        ("l0", Self::L0),
+        ("l0", Self::Admm),
         ("dense", Self::Dense),
         ("magnitude", Self::Magnitude),
         ("wanda", Self::Wanda),
@@ -239,7 +241,7 @@ impl Default for SparseGptConfig {
 
 /// Settings of ℓ0 splitting. ρ is in units of the scaled Gram matrix, whose diagonal is one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct L0Config {
+pub struct AdmmConfig {
     /// Steps, one matrix product each.
     pub steps: usize,
     /// ρ of the first step.
@@ -250,7 +252,7 @@ pub struct L0Config {
     pub refresh: usize,
 }
 
-impl L0Config {
+impl AdmmConfig {
     /// Slow growth: on real layers below ALPS's published code, in about as many products as that takes at least.
     pub fn best() -> Self {
         Self {
@@ -305,10 +307,10 @@ pub struct SolverConfig {
     /// Settings of `sparsegpt`, as a method and as a warm start.
     pub sparsegpt: SparseGptConfig,
     /// Settings of `l0`.
-    pub l0: L0Config,
+    pub l0: AdmmConfig,
     /// Which entries compete for an unstructured pattern's zeros; `None` leaves each method its own: the row for `wanda`,
     /// blocks of columns for `sparsegpt`, the matrix for the others.
-    pub threshold: Option<Threshold>,
+    pub threshold: Option<ComparisonGroup>,
     /// Conjugate-gradient steps on the final support, after any method. 0 leaves the method's own values.
     pub polish: usize,
     /// Pull of `l0` and of the polish towards the dense weight.
@@ -328,7 +330,7 @@ impl SolverConfig {
             warm_start,
             fista,
             sparsegpt: SparseGptConfig::default(),
-            l0: L0Config::best(),
+            l0: AdmmConfig::best(),
             threshold: None,
             polish: 0,
             ridge: Ridge::Auto,
@@ -337,7 +339,7 @@ impl SolverConfig {
 
     /// A published method with what later work added: FISTA in scaled columns, every method's values made the best ones
     /// for its support.
-    pub fn improved(method: Method, family: Option<Family>) -> Self {
+    pub fn with_refit(method: Method, family: Option<Family>) -> Self {
         Self {
             method,
             fista: FistaConfig::scaled(),
@@ -349,7 +351,7 @@ impl SolverConfig {
     /// The lowest error for about the cost of ALPS: slow ℓ0 splitting, then the exact values on its support.
     pub fn best(family: Option<Family>) -> Self {
         Self {
-            method: Method::L0,
+            method: Method::Admm,
             polish: 12,
             ..Self::paper(family)
         }
@@ -358,14 +360,14 @@ impl SolverConfig {
     /// Below SparseGPT's error for less than its cost: quick ℓ0 splitting and a short polish.
     pub fn fast(family: Option<Family>) -> Self {
         Self {
-            method: Method::L0,
-            l0: L0Config::fast(),
+            method: Method::Admm,
+            l0: AdmmConfig::fast(),
             polish: 3,
             ..Self::paper(family)
         }
     }
 
-    pub(crate) fn threshold_or(&self, own: Threshold) -> Threshold {
+    pub(crate) fn threshold_or(&self, own: ComparisonGroup) -> ComparisonGroup {
         self.threshold.unwrap_or(own)
     }
 

@@ -25,7 +25,7 @@ pub struct Request {
 
 /// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Score {
+pub struct LoglikelihoodScore {
     /// Sum over the targets, in nats.
     pub loglikelihood: f64,
     /// Whether every target is the most likely token at its place; of equally likely ones the first counts.
@@ -59,7 +59,7 @@ pub fn loglikelihoods<B: SolverOps>(
     groups: &[Vec<Request>],
     device: &B::Device,
     observer: &mut dyn Observer,
-) -> Result<(Vec<Vec<Score>>, Work)> {
+) -> Result<(Vec<Vec<LoglikelihoodScore>>, Work)> {
     let rows = Limits::of::<B>(decoder, device)?.rows();
     let plans = plan(groups, Pack::<B>::preferred_rows(device).min(rows.max(1)));
     let row_bytes = decoder.config().hidden_size() * size_of::<f32>();
@@ -68,11 +68,12 @@ pub fn loglikelihoods<B: SolverOps>(
         name: "layers",
         steps: passes.len() * (decoder.config().num_layers() + 1),
     });
-    let none = Score {
+    let none = LoglikelihoodScore {
         loglikelihood: 0.0,
         greedy: true,
     };
-    let mut scores: Vec<Vec<Score>> = groups.iter().map(|group| vec![none; group.len()]).collect();
+    let mut scores: Vec<Vec<LoglikelihoodScore>> =
+        groups.iter().map(|group| vec![none; group.len()]).collect();
     let mut work = Work::default();
     for pass in &passes {
         work.computed += pass.iter().map(|plan| plan.rows).sum::<usize>();
@@ -247,7 +248,7 @@ impl Plan {
         })
     }
 
-    fn collect(&self, groups: &[Vec<Request>], found: &Predictions, scores: &mut [Vec<Score>]) {
+    fn collect(&self, groups: &[Vec<Request>], found: &Predictions, scores: &mut [Vec<LoglikelihoodScore>]) {
         let mut found = found.nll.iter().zip(&found.best);
         for ((group, request), _) in &self.wanted {
             let score = &mut scores[*group][*request];

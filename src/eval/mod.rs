@@ -11,7 +11,7 @@ pub mod tasks;
 pub(crate) use along::Along;
 
 pub use generate::{Generator, Sampling};
-pub use loglikelihood::{Request, Score, Work, loglikelihoods};
+pub use loglikelihood::{LoglikelihoodScore, Request, Work, loglikelihoods};
 pub(crate) use perplexity::head_nll;
 pub use perplexity::{Perplexity, measure, perplexity};
 pub use prompt::{Continuation, Prompt};

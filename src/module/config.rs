@@ -1,6 +1,6 @@
 //! What is asked of a pruned module.
 
-use super::paths::Paths;
+use super::paths::PathFilter;
 use crate::config::{Pattern, SolverConfig};
 use crate::error::{ConfigError, Error, Result};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub enum Correction {
 #[derive(Debug, Clone)]
 pub struct ModuleConfig {
     /// Which `Linear` layers.
-    pub layers: Paths,
+    pub layers: PathFilter,
     /// The zeros each of them must have, where `patterns` says nothing else. The groups of n:m lie along the inputs.
     pub pattern: Pattern,
     /// Layers, by path, with a pattern of their own.
@@ -40,7 +40,7 @@ impl ModuleConfig {
     /// Every `Linear`, by the most accurate solver, each layer corrected for those before it.
     pub fn new(pattern: Pattern) -> Self {
         Self {
-            layers: Paths::all(),
+            layers: PathFilter::all(),
             pattern,
             patterns: BTreeMap::new(),
             solver: SolverConfig::best(None),

@@ -95,7 +95,7 @@ impl ModuleError {
             Self::SharedId { .. } => "initialise every layer on its own instead of cloning one".into(),
             Self::Quantized { .. } => "prune first and quantize the pruned module".into(),
             Self::NeverSeen { path } => format!(
-                "let the forward pass apply the layer with `ApplyLinear::apply`, put `watched` around it, or leave the layer out: `Paths::except([\"{path}\"])`"
+                "let the forward pass apply the layer with `ApplyLinear::apply`, put `watched` around it, or leave the layer out: `PathFilter::except([\"{path}\"])`"
             ),
             Self::InputWidth { .. } => "record the very tensor that the layer is applied to".into(),
             Self::OtherTokens { .. } => {

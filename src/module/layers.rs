@@ -1,7 +1,7 @@
 //! A module's tree of parameters: finds its `Linear` layers and everything else, and replaces weights, by path.
 
 use super::error::ModuleError;
-use super::paths::Paths;
+use super::paths::PathFilter;
 use super::report::LeftAlone;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::backend::Backend;
@@ -73,7 +73,7 @@ impl Survey {
     }
 
     /// The chosen layers.
-    pub(crate) fn chosen(&self, paths: &Paths) -> Result<Vec<Layer>, ModuleError> {
+    pub(crate) fn chosen(&self, paths: &PathFilter) -> Result<Vec<Layer>, ModuleError> {
         let all: Vec<&str> = self.linears.iter().map(|layer| layer.path.as_str()).collect();
         paths.check(&all)?;
         let chosen = self.linears.iter().filter(|layer| paths.chooses(&layer.path));

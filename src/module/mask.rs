@@ -2,7 +2,7 @@
 
 use super::error::ModuleError;
 use super::layers::{Survey, each_weight, map_weights, transposed};
-use super::paths::Paths;
+use super::paths::PathFilter;
 use crate::artifact::mask::{Masks, OperatorMask, bits, read, write};
 use crate::error::{Error, Result};
 use crate::solver::download;
@@ -16,13 +16,13 @@ use std::path::Path;
 /// ```
 /// use burn::backend::Flex;
 /// use burn::nn::{Linear, LinearConfig};
-/// use fista_pruner::module::{Paths, SparsityMask};
+/// use fista_pruner::module::{PathFilter, SparsityMask};
 ///
 /// let device = Default::default();
 /// let mut layer: Linear<Flex> = LinearConfig::new(4, 2).init(&device);
 /// layer.weight = layer.weight.map(|w| w.slice_fill([0..1, 0..2], 0.0)); // neither output uses input 0
 ///
-/// let mask = SparsityMask::of(&layer, &Paths::all())?;
+/// let mask = SparsityMask::of(&layer, &PathFilter::all())?;
 /// assert_eq!(mask.sparsity(), 0.25);
 ///
 /// let file = std::env::temp_dir().join(format!("mask-{}.safetensors", std::process::id()));
@@ -30,7 +30,7 @@ use std::path::Path;
 /// assert_eq!(SparsityMask::load(&file)?, mask);
 ///
 /// let retrained: Linear<Flex> = LinearConfig::new(4, 2).init(&device);
-/// assert_eq!(SparsityMask::of(&mask.apply(retrained)?, &Paths::all())?, mask);
+/// assert_eq!(SparsityMask::of(&mask.apply(retrained)?, &PathFilter::all())?, mask);
 /// # std::fs::remove_file(&file).unwrap();
 /// # Ok::<(), fista_pruner::error::Error>(())
 /// ```
@@ -53,7 +53,7 @@ impl SparsityMask {
     ///
     /// # Errors
     /// When the choice matches nothing, or the device fails.
-    pub fn of<B: Backend, M: Module<B>>(module: &M, layers: &Paths) -> Result<Self> {
+    pub fn of<B: Backend, M: Module<B>>(module: &M, layers: &PathFilter) -> Result<Self> {
         let chosen = Survey::of(module).chosen(layers)?;
         let mut mask = Self::default();
         let mut result = Ok(());

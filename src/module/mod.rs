@@ -4,7 +4,7 @@
 //! | to do | with |
 //! |---|---|
 //! | prune a module in memory with the statistics and solvers of the checkpoint pruner | [`prune()`], [`prune_in_training`] |
-//! | choose its layers by path | [`Paths`] |
+//! | choose its layers by path | [`PathFilter`] |
 //! | show the pruner what the layers see | [`ApplyLinear`] in a forward pass of one's own, [`watched`] around any other |
 //! | collect, save, load and apply masks | [`SparsityMask`] |
 //! | train on without losing a zero | [`MaskedOptimizer`] |
@@ -77,7 +77,7 @@ pub use error::ModuleError;
 pub use mask::SparsityMask;
 pub use moments::Moments;
 pub use optimizer::{MaskedOptimizer, MaskedOptimizerRecord};
-pub use paths::Paths;
+pub use paths::PathFilter;
 pub use prune::{prune, prune_in_training};
 pub use recorder::{ApplyLinear, Direct, Recorder};
 pub use report::{LeftAlone, LinearReport, ModuleReport};

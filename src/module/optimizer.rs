@@ -3,7 +3,7 @@
 use super::layers::{Survey, each_weight, map_weights, transposed};
 use super::mask::SparsityMask;
 use super::moments::Moments;
-use super::paths::Paths;
+use super::paths::PathFilter;
 use super::schedule::Gradual;
 use crate::config::Pattern;
 use crate::error::Result;
@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 /// use burn::tensor::{Distribution, Tensor};
-/// use fista_pruner::module::{Gradual, MaskedOptimizer, Paths, SparsityMask};
+/// use fista_pruner::module::{Gradual, MaskedOptimizer, PathFilter, SparsityMask};
 /// use fista_pruner::config::Pattern;
 ///
 /// type Training = Autodiff<Flex>;
@@ -37,7 +37,7 @@ use std::collections::BTreeMap;
 /// // Half of the weights go, in five portions: after steps 10, 15, 20, 25 and 30.
 /// let schedule = Gradual::new(Pattern::n_of_m(2, 4)?, 10, 5, 4)?;
 /// let mut optimizer = MaskedOptimizer::new(AdamWConfig::new().init())
-///     .with_schedule(&model, &Paths::all(), schedule)?;
+///     .with_schedule(&model, &PathFilter::all(), schedule)?;
 ///
 /// let x = Tensor::<Training, 2>::random([16, 8], Distribution::Default, &device);
 /// for _ in 0..40 {
@@ -45,7 +45,7 @@ use std::collections::BTreeMap;
 ///     let gradients = GradientsParams::from_grads(loss.backward(), &model);
 ///     model = optimizer.step(1e-2, model, gradients);
 /// }
-/// let mask = SparsityMask::of(&model, &Paths::all())?;
+/// let mask = SparsityMask::of(&model, &PathFilter::all())?;
 /// assert_eq!(mask.sparsity(), 0.5);
 /// assert_eq!(&mask, optimizer.mask());
 /// # Ok::<(), fista_pruner::error::Error>(())
@@ -116,7 +116,7 @@ where
     ///
     /// # Errors
     /// When the choice matches nothing, or the schedule's pattern does not fit a layer.
-    pub fn with_schedule(mut self, module: &M, layers: &Paths, schedule: Gradual) -> Result<Self> {
+    pub fn with_schedule(mut self, module: &M, layers: &PathFilter, schedule: Gradual) -> Result<Self> {
         let layers = Survey::of(module).chosen(layers)?;
         for layer in &layers {
             schedule.target().check_inputs(&layer.path, layer.shape[1])?;

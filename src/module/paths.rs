@@ -11,16 +11,16 @@ use std::sync::Arc;
 /// of parts. A glob that matches no layer is an error wherever a choice is used: it is a misspelling.
 ///
 /// ```
-/// use fista_pruner::module::Paths;
+/// use fista_pruner::module::PathFilter;
 ///
-/// let paths = Paths::matching(["encoder.**"]).except(["**.output"]).filter(|path| !path.contains("0"));
+/// let paths = PathFilter::matching(["encoder.**"]).except(["**.output"]).filter(|path| !path.contains("0"));
 /// assert!(paths.chooses("encoder.layers.1.query"));
 /// assert!(!paths.chooses("encoder.layers.0.query"));
 /// assert!(!paths.chooses("encoder.layers.1.output"));
 /// assert!(!paths.chooses("decoder.layers.1.query"));
 /// ```
 #[derive(Clone, Default)]
-pub struct Paths {
+pub struct PathFilter {
     /// Empty for every layer.
     include: Vec<Glob>,
     exclude: Vec<Glob>,
@@ -43,9 +43,9 @@ impl fmt::Debug for Glob {
 /// Whether the layer of a path is chosen.
 type Predicate = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-impl fmt::Debug for Paths {
+impl fmt::Debug for PathFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Paths")
+        f.debug_struct("PathFilter")
             .field("include", &self.include)
             .field("exclude", &self.exclude)
             .field("predicates", &self.predicates.len())
@@ -57,7 +57,7 @@ fn globs<S: Into<String>>(globs: impl IntoIterator<Item = S>) -> impl Iterator<I
     globs.into_iter().map(|glob| Glob::new(glob.into()))
 }
 
-impl Paths {
+impl PathFilter {
     /// Every `Linear`.
     pub fn all() -> Self {
         Self::default()
@@ -170,18 +170,18 @@ mod tests {
     #[test]
     fn misspelt_globs_are_errors() {
         let linears = ["a.fc1", "a.fc2"];
-        assert!(Paths::all().check(&linears).is_ok());
+        assert!(PathFilter::all().check(&linears).is_ok());
         assert!(
-            Paths::matching(["a.*"])
+            PathFilter::matching(["a.*"])
                 .except(["**.fc2"])
                 .check(&linears)
                 .is_ok()
         );
         for wrong in [
-            Paths::matching(["a.*", "b.*"]),
-            Paths::all().except(["b.*"]),
-            Paths::all().except(["**"]),
-            Paths::all().filter(|_| false),
+            PathFilter::matching(["a.*", "b.*"]),
+            PathFilter::all().except(["b.*"]),
+            PathFilter::all().except(["**"]),
+            PathFilter::all().filter(|_| false),
         ] {
             let error = wrong.check(&linears).unwrap_err();
             assert!(
@@ -189,6 +189,6 @@ mod tests {
                 "{wrong:?}: {error}"
             );
         }
-        assert!(matches!(Paths::all().check(&[]), Err(ModuleError::NoLinear)));
+        assert!(matches!(PathFilter::all().check(&[]), Err(ModuleError::NoLinear)));
     }
 }

@@ -50,7 +50,7 @@ struct Site<B: SolverOps> {
 /// Where a layer's inputs go.
 #[derive(Debug)]
 enum Sink<B: SolverOps> {
-    /// Nowhere: only the order matters.
+    /// NullSink: only the order matters.
     Order,
     /// Into statistics of what the layer itself sees.
     Gram(Accumulator<B>),

@@ -9,7 +9,7 @@ use crate::config::{
 use crate::error::{ConfigError, Error, Result};
 use crate::eval::Along;
 use crate::progress::Observer;
-use crate::prune::{AfterLayer, Allocation, Branch, Nowhere, Source, Span, allocate, prune_branches};
+use crate::prune::{AfterLayer, Allocation, Branch, NullSink, Source, Span, allocate, prune_branches};
 use crate::report::overall_sparsity;
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::Family;
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 /// `NAME` is a preset (`best`, `fast`, `paper`), a published method as published (`magnitude`, `wanda`, `sparsegpt`,
 /// `fista`), or `fista-scaled`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Way {
+pub struct MethodSpec {
     /// The text it was made from.
     pub name: String,
     base: Base,
@@ -72,7 +72,7 @@ fn by_name<T: Copy>(way: &str, kind: &str, name: &str, all: &[(&'static str, T)]
     })
 }
 
-impl std::str::FromStr for Way {
+impl std::str::FromStr for MethodSpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -123,14 +123,14 @@ impl std::str::FromStr for Way {
     }
 }
 
-impl Way {
+impl MethodSpec {
     /// Its solver settings for a model family.
     pub fn solver(&self, family: Family) -> SolverConfig {
         let family = Some(family);
         let mut config = match self.base {
             Base::Best => SolverConfig::best(family),
             Base::Fast => SolverConfig::fast(family),
-            Base::FistaScaled => SolverConfig::improved(Method::Fista, family),
+            Base::FistaScaled => SolverConfig::with_refit(Method::Fista, family),
             Base::Published(method) => SolverConfig {
                 method,
                 ..SolverConfig::paper(family)
@@ -147,7 +147,7 @@ impl Way {
 #[derive(Debug, Clone)]
 pub struct Comparison {
     /// The ways, in the order of the table.
-    pub ways: Vec<Way>,
+    pub ways: Vec<MethodSpec>,
     /// Every way is taken to each of these.
     pub patterns: Vec<Pattern>,
     /// Where a way names no propagation.
@@ -160,7 +160,7 @@ pub struct Comparison {
 
 /// One row of the table.
 #[derive(Debug, Clone, Serialize)]
-pub struct Row {
+pub struct ComparisonRow {
     /// The way's name.
     pub method: String,
     /// The zeros asked for.
@@ -189,7 +189,7 @@ pub struct Table {
     /// The dense model's perplexity.
     pub dense_perplexity: Option<f64>,
     /// The rows, pattern by pattern.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ComparisonRow>,
 }
 
 /// Prunes in all ways and evaluates on `evaluation`, windows of one length, which may be empty.
@@ -204,7 +204,7 @@ pub fn compare<B: SolverOps>(
     observer: &mut dyn Observer,
 ) -> Result<Table> {
     let configs = configs::<B>(source, comparison, device, observer)?;
-    let mut sinks: Vec<Nowhere> = configs.iter().map(|_| Nowhere).collect();
+    let mut sinks: Vec<NullSink> = configs.iter().map(|_| NullSink).collect();
     let branches = configs
         .iter()
         .zip(&mut sinks)
@@ -237,7 +237,7 @@ pub fn compare<B: SolverOps>(
         }
         let mean = |errors: &[f64]| errors.iter().sum::<f64>() / errors.len().max(1) as f64;
         let all: Vec<f64> = operators.iter().map(|operator| operator.relative_error).collect();
-        rows.push(Row {
+        rows.push(ComparisonRow {
             method: way,
             pattern: config.pattern,
             propagation: config.propagation,
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn ways_are_read_as_they_are_written() {
-        let way: Way = "paper@wanda+polish=5+ridge=0.01:owl/sequential".parse().unwrap();
+        let way: MethodSpec = "paper@wanda+polish=5+ridge=0.01:owl/sequential".parse().unwrap();
         let config = way.solver(Family::Opt);
         assert_eq!(
             (config.method, config.warm_start, config.polish),
@@ -312,10 +312,10 @@ mod tests {
         assert_eq!(config.ridge, Ridge::Relative(0.01));
         assert_eq!(way.propagation, Some(Propagation::SEQUENTIAL));
         assert_eq!(way.allocation, Allocation::Owl);
-        let plain: Way = "wanda".parse().unwrap();
+        let plain: MethodSpec = "wanda".parse().unwrap();
         assert_eq!(plain.solver(Family::Llama).polish, 0);
         assert_eq!(
-            "best".parse::<Way>().unwrap().solver(Family::Llama),
+            "best".parse::<MethodSpec>().unwrap().solver(Family::Llama),
             SolverConfig::best(Some(Family::Llama))
         );
         for (old, new) in [
@@ -325,9 +325,9 @@ mod tests {
             ("wanda+polish", "wanda+refit"),
             ("fast/refreshed", "fast/true-sequential"),
         ] {
-            let [old, new]: [Way; 2] = [old, new].map(|text| text.parse().unwrap());
+            let [old, new]: [MethodSpec; 2] = [old, new].map(|text| text.parse().unwrap());
             assert_eq!(
-                Way {
+                MethodSpec {
                     name: old.name.clone(),
                     ..new
                 },
@@ -335,7 +335,7 @@ mod tests {
             );
         }
         for bad in ["", "obs", "best/up", "best+shine", "best:even", "paper@nothing"] {
-            assert!(bad.parse::<Way>().is_err(), "{bad}");
+            assert!(bad.parse::<MethodSpec>().is_err(), "{bad}");
         }
     }
 }

@@ -54,7 +54,7 @@ pub use shard::*;
 pub use sink::*;
 pub use solve::{SolveRun, Solved};
 pub(crate) use source::embed;
-pub use source::{AfterLayer, Branch, BranchOutcome, Forms, Job, Source, Span, token_batches};
+pub use source::{AfterLayer, Branch, BranchOutcome, Forms, PruneJob, Source, Span, token_batches};
 pub(crate) use states::States;
 pub use states::{StateFolder, StateStore};
 pub use statistics::*;

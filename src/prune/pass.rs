@@ -4,8 +4,8 @@ use super::Limits;
 use super::gather::through;
 use super::layer::{BranchState, LayerRun};
 use super::selection::{check_selection, dense_input_only, operators_by_layer, selected};
-use super::sink::{Nowhere, WeightSink};
-use super::source::{AfterLayer, Branch, BranchOutcome, Forms, Job, Source, Span, embed};
+use super::sink::{NullSink, WeightSink};
+use super::source::{AfterLayer, Branch, BranchOutcome, Forms, PruneJob, Source, Span, embed};
 use super::weights::DenseLayer;
 use crate::config::PruneConfig;
 use crate::error::Result;
@@ -21,7 +21,7 @@ use std::time::Instant;
 /// When a tensor cannot be read, a weight or an activation is not finite, the pattern does not fit an operator, the sink
 /// refuses a weight, or the device fails. The error names the operator.
 pub fn prune<B: SolverOps>(
-    job: Job<'_>,
+    job: PruneJob<'_>,
     device: &B::Device,
     sink: &mut dyn WeightSink,
     observer: &mut dyn Observer,
@@ -149,7 +149,7 @@ pub(crate) fn one_layer<B: SolverOps>(
     let started = Instant::now();
     let branch = Branch {
         config,
-        sink: &mut Nowhere,
+        sink: &mut NullSink,
     };
     let mut branches = [BranchState::new(0, branch, &hidden)];
     let run = LayerRun {

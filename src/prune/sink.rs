@@ -36,9 +36,9 @@ pub trait WeightSink {
 
 /// A sink that keeps nothing, for runs whose figures are all that is wanted.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Nowhere;
+pub struct NullSink;
 
-impl WeightSink for Nowhere {
+impl WeightSink for NullSink {
     fn weight(&mut self, _name: &str, _values: &[f32], _keep: &[bool]) -> Result<()> {
         Ok(())
     }

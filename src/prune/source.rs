@@ -15,7 +15,7 @@ use std::ops::Range;
 
 /// Everything a run works on.
 #[derive(Debug, Clone, Copy)]
-pub struct Job<'a> {
+pub struct PruneJob<'a> {
     /// The dense checkpoint.
     pub checkpoint: &'a Checkpoint,
     /// Its decoder.
@@ -26,7 +26,7 @@ pub struct Job<'a> {
     pub config: &'a PruneConfig,
 }
 
-impl<'a> Job<'a> {
+impl<'a> PruneJob<'a> {
     /// What it works on, without what it does.
     pub fn source(&self) -> Source<'a> {
         Source {

@@ -8,12 +8,12 @@
 use super::checkpoints::Progress;
 use super::config::BlockConfig;
 use super::gradient::{Gradients, Tracked, Wanted, each, each_gradient, gradients};
-use super::job::{Hidden, Job, finite, window_states};
+use super::job::{Hidden, RecoverJob, finite, window_states};
 use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::{batches, warm_cosine};
 use crate::error::{ConfigError, Error, Result};
-use crate::module::{MaskedOptimizer, Paths, SparsityMask};
+use crate::module::{MaskedOptimizer, PathFilter, SparsityMask};
 use crate::progress::{Event, Observer};
 use crate::prune::WeightSink;
 use crate::solver::download;
@@ -89,7 +89,7 @@ fn relative_error<B: Backend>(y: Tensor<B, 3>, target: Tensor<B, 3>) -> Tensor<B
 
 /// Recovers every layer.
 pub(super) fn run<B: SolverOps>(
-    job: &Job<'_>,
+    job: &RecoverJob<'_>,
     config: &BlockConfig,
     device: &B::Device,
     sink: &mut dyn WeightSink,
@@ -276,7 +276,7 @@ impl<B: SolverOps> Trainer<B> {
                 bias: None,
             });
         }
-        let mask = SparsityMask::of(&weights, &Paths::all())?;
+        let mask = SparsityMask::of(&weights, &PathFilter::all())?;
         let adam = AdamConfig::new().with_epsilon(EPSILON).init();
         let optimizer = MaskedOptimizer::new(adam).with_mask(&weights, mask)?;
         Ok(Self {

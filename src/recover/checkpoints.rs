@@ -1,7 +1,7 @@
 //! What a recovery has done so far, in a folder, so that an interrupted run goes on where it was. A folder belongs to one
 //! run: models, windows and settings. Its files appear whole.
 
-use super::job::Job;
+use super::job::RecoverJob;
 use super::operators::Operator;
 use super::report::Curve;
 use crate::checkpoint::build::FileBuilder;
@@ -58,7 +58,7 @@ impl Folder {
     ///
     /// # Errors
     /// When it holds the progress of another run, or cannot be read or made.
-    pub(super) fn open<T: DeserializeOwned>(path: &Path, job: &Job<'_>) -> Result<(Self, Option<T>)> {
+    pub(super) fn open<T: DeserializeOwned>(path: &Path, job: &RecoverJob<'_>) -> Result<(Self, Option<T>)> {
         std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
         let folder = Self {
             path: path.to_path_buf(),
@@ -208,7 +208,7 @@ pub fn remove_checkpoints(folder: &Path) -> Result<()> {
 
 /// A SHA-256 in hex over models, windows and settings. Of the pruned model's numbers, those of its first and last layer; of
 /// the dense model's, some of every file.
-fn key(job: &Job<'_>) -> Result<String> {
+fn key(job: &RecoverJob<'_>) -> Result<String> {
     let mut hasher = Sha256::new();
     hasher.update(env!("CARGO_PKG_VERSION"));
     hasher.update(job.pruned.checkpoint.fingerprint());
@@ -283,7 +283,7 @@ impl From<StoredCurve> for Curve {
 
 impl Progress {
     /// What the job's folder says; nothing without one.
-    pub(super) fn open(job: &Job<'_>) -> Result<Self> {
+    pub(super) fn open(job: &RecoverJob<'_>) -> Result<Self> {
         let Some(path) = job.checkpoints else {
             return Ok(Self::default());
         };

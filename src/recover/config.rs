@@ -12,9 +12,9 @@ pub enum Recovery {
     /// A factor for each weight from few parameters, by back-propagation through the whole model (SPP, arXiv 2405.16057).
     Spp(SppConfig),
     /// Steps along random directions, from forward passes alone (MeZO, arXiv 2305.17333).
-    Mezo(ZerothConfig),
+    Mezo(MezoConfig),
     /// The same in random subspaces (SubZero, arXiv 2410.08989).
-    Subzero(SubspaceConfig),
+    Subzero(SubzeroConfig),
 }
 
 impl Recovery {
@@ -128,7 +128,7 @@ impl Default for SppConfig {
 
 /// Steps of zeroth order.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ZerothConfig {
+pub struct MezoConfig {
     /// Steps, of two forward passes each.
     pub steps: usize,
     /// Windows a step. MeZO: 16 sentences.
@@ -142,7 +142,7 @@ pub struct ZerothConfig {
     pub seed: u64,
 }
 
-impl ZerothConfig {
+impl MezoConfig {
     fn validate(&self) -> Result<()> {
         at_least_one("‹steps›", self.steps)?;
         at_least_one("‹batch›", self.batch)?;
@@ -152,7 +152,7 @@ impl ZerothConfig {
     }
 }
 
-impl Default for ZerothConfig {
+impl Default for MezoConfig {
     fn default() -> Self {
         Self {
             steps: 200,
@@ -166,20 +166,20 @@ impl Default for ZerothConfig {
 
 /// Steps of zeroth order in subspaces.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct SubspaceConfig {
+pub struct SubzeroConfig {
     /// What MeZO has too.
     #[serde(flatten)]
-    pub steps: ZerothConfig,
+    pub steps: MezoConfig,
     /// r: rank of an operator's direction. Official code: 24 in its examples.
     pub rank: usize,
     /// T₀: steps in one subspace. Official code: 1000 of 20000 steps; here the same share of 200.
     pub refresh: usize,
 }
 
-impl Default for SubspaceConfig {
+impl Default for SubzeroConfig {
     fn default() -> Self {
         Self {
-            steps: ZerothConfig::default(),
+            steps: MezoConfig::default(),
             rank: 24,
             refresh: 10,
         }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// Everything a recovery works on.
 #[derive(Debug, Clone, Copy)]
-pub struct Job<'a> {
+pub struct RecoverJob<'a> {
     /// The pruned model. Whatever is zero in its operators stays zero.
     pub pruned: &'a Model,
     /// The dense model that it was made from, for [`Recovery::Block`].

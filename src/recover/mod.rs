@@ -15,7 +15,7 @@
 //! use fista_pruner::checkpoint::Model;
 //! use fista_pruner::progress::silent;
 //! use fista_pruner::prune::WeightSink;
-//! use fista_pruner::recover::{Job, Recovery, ZerothConfig, recover};
+//! use fista_pruner::recover::{RecoverJob, Recovery, MezoConfig, recover};
 //! use burn::backend::Flex;
 //!
 //! /// Weights go straight into the new checkpoint.
@@ -39,12 +39,12 @@
 //! # writer.finish()?;
 //! let pruned = Model::open(&pruned)?;
 //! let windows = vec![vec![17, 4, 250, 31, 8, 99, 4, 62]; 2]; // the calibration text, as token ids
-//! let recovery = Recovery::Mezo(ZerothConfig {
+//! let recovery = Recovery::Mezo(MezoConfig {
 //!     steps: 6,
-//!     ..ZerothConfig::default()
+//!     ..MezoConfig::default()
 //! });
 //! let mut sink = Sink(CheckpointWriter::create(&pruned.checkpoint, &output, false)?);
-//! let job = Job {
+//! let job = RecoverJob {
 //!     pruned: &pruned,
 //!     dense: None,
 //!     windows: &windows,
@@ -74,8 +74,8 @@ mod spp;
 mod zeroth;
 
 pub use checkpoints::remove_checkpoints;
-pub use config::{BlockConfig, Recovery, SppConfig, SubspaceConfig, ZerothConfig};
-pub use job::Job;
+pub use config::{BlockConfig, MezoConfig, Recovery, SppConfig, SubzeroConfig};
+pub use job::RecoverJob;
 pub use recovery::recover;
 pub use report::{Curve, FILE_NAME, Recovered, RecoveryEvaluation, RecoveryReport, VERSION};
 pub use run::RecoverRun;

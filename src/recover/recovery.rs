@@ -1,7 +1,7 @@
 //! The recovery of all operators, by whichever method.
 
 use super::directions::Space;
-use super::job::Job;
+use super::job::RecoverJob;
 use super::{Recovered, Recovery, block, operators, spp, zeroth};
 use crate::checkpoint::Model;
 use crate::error::{ConfigError, Error, Result};
@@ -16,7 +16,7 @@ use fista_pruner_backends::SolverOps;
 /// When a setting is out of range, the dense model is missing or another one, the windows are empty or too short, a tensor
 /// cannot be read, the sink refuses a weight, or the device fails.
 pub fn recover<B: SolverOps>(
-    job: Job<'_>,
+    job: RecoverJob<'_>,
     device: &B::Device,
     sink: &mut dyn WeightSink,
     observer: &mut dyn Observer,

@@ -2,7 +2,7 @@
 //! report.
 
 use super::{
-    FILE_NAME, Job, Recovered, Recovery, RecoveryEvaluation, RecoveryReport, VERSION, recover,
+    FILE_NAME, RecoverJob, Recovered, Recovery, RecoveryEvaluation, RecoveryReport, VERSION, recover,
     remove_checkpoints,
 };
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Model};
@@ -117,7 +117,7 @@ impl DeviceJob for Work<'_, '_> {
 
     fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
         let Self { run, observer, .. } = self;
-        let job = Job {
+        let job = RecoverJob {
             pruned: run.pruned,
             dense: run.dense,
             windows: &run.calibration.ids,

@@ -8,7 +8,7 @@
 use super::checkpoints::{Exact, Folder};
 use super::config::SppConfig;
 use super::gradient::{Tracked, Wanted, each, each_gradient, gradients};
-use super::job::{Hidden, Job, finite, mean_nll, window_states};
+use super::job::{Hidden, RecoverJob, finite, mean_nll, window_states};
 use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::{batches, warm_cosine};
@@ -129,7 +129,7 @@ type Adaptor<B> = OptimizerAdaptor<AdamW, AllFactors<B>, Tracked<B>>;
 
 /// Recovers the model.
 pub(super) fn run<B: SolverOps>(
-    job: &Job<'_>,
+    job: &RecoverJob<'_>,
     config: &SppConfig,
     device: &B::Device,
     sink: &mut dyn WeightSink,
@@ -194,7 +194,7 @@ pub(super) fn run<B: SolverOps>(
 }
 
 struct Run<'a, B: SolverOps> {
-    job: &'a Job<'a>,
+    job: &'a RecoverJob<'a>,
     config: &'a SppConfig,
     device: &'a B::Device,
     factors: AllFactors<B>,
@@ -207,7 +207,12 @@ struct Run<'a, B: SolverOps> {
 }
 
 impl<'a, B: SolverOps> Run<'a, B> {
-    fn new(job: &'a Job<'a>, config: &'a SppConfig, device: &'a B::Device, done: Done) -> Result<Self> {
+    fn new(
+        job: &'a RecoverJob<'a>,
+        config: &'a SppConfig,
+        device: &'a B::Device,
+        done: Done,
+    ) -> Result<Self> {
         let (mut factors, mut places) = (Vec::new(), BTreeMap::new());
         for layer in 0..job.pruned.decoder.config().num_layers() {
             for operator in layer_operators(job.pruned, layer)? {
@@ -442,7 +447,7 @@ mod tests {
                 ..SppConfig::default()
             };
             let recovery = Recovery::Spp(config);
-            let job = Job {
+            let job = RecoverJob {
                 pruned: &model,
                 dense: None,
                 windows: &windows,

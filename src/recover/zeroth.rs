@@ -7,10 +7,10 @@
 //! checkpoint at any time.
 
 use super::checkpoints::{Exact, Folder};
-use super::config::ZerothConfig;
+use super::config::MezoConfig;
 use super::directions::{Space, direction, dithered};
 use super::gradient::each;
-use super::job::{Hidden, Job, finite, mean_nll, window_states};
+use super::job::{Hidden, RecoverJob, finite, mean_nll, window_states};
 use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::batches;
@@ -61,8 +61,8 @@ struct Done {
 
 /// Recovers the model.
 pub(super) fn run<B: SolverOps>(
-    job: &Job<'_>,
-    config: &ZerothConfig,
+    job: &RecoverJob<'_>,
+    config: &MezoConfig,
     space: Space,
     device: &B::Device,
     sink: &mut dyn WeightSink,
@@ -136,8 +136,8 @@ enum Weights {
 }
 
 struct Run<'a, B: SolverOps> {
-    job: &'a Job<'a>,
-    config: &'a ZerothConfig,
+    job: &'a RecoverJob<'a>,
+    config: &'a MezoConfig,
     space: Space,
     device: &'a B::Device,
     folder: Folder,

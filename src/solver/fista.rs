@@ -5,7 +5,7 @@
 use super::warm_start::warm_start;
 use super::{LayerProblem, Round, Solution, SolveInfo, StopReason, download, scaled};
 use crate::config::{
-    FistaConfig, LambdaSearch, LambdaUnit, Pattern, Scaling, SolverConfig, Threshold, WarmStart,
+    ComparisonGroup, FistaConfig, LambdaSearch, LambdaUnit, Pattern, Scaling, SolverConfig, WarmStart,
 };
 use crate::error::{Error, Result, SolverError};
 use burn::tensor::{Tensor, TensorData};
@@ -186,7 +186,7 @@ impl Bracket {
 fn round<B: SolverOps>(
     problem: &LayerProblem<B>,
     v: Tensor<B, 2>,
-    (pattern, threshold): (Pattern, Threshold),
+    (pattern, threshold): (Pattern, ComparisonGroup),
 ) -> Result<Solution> {
     let values = download(v)?;
     let (m, n) = problem.shape();
@@ -237,7 +237,7 @@ fn algorithm_1<B: SolverOps>(
     pattern: Pattern,
     config: &SolverConfig,
 ) -> Result<Solution> {
-    let scope = (pattern, config.threshold_or(Threshold::Matrix));
+    let scope = (pattern, config.threshold_or(ComparisonGroup::Matrix));
     let fista = &config.fista;
     let lipschitz = lipschitz(problem)?;
     let mut point = problem.upload(start.values.clone());

@@ -1,7 +1,7 @@
 //! Magnitude pruning: keep the largest `|W|`, of the whole matrix, of each row, or of each group.
 
 use super::{LayerProblem, Solution, SolveInfo, download};
-use crate::config::{Pattern, Threshold};
+use crate::config::{ComparisonGroup, Pattern};
 use crate::error::Result;
 use fista_pruner_backends::SolverOps;
 
@@ -12,7 +12,7 @@ use fista_pruner_backends::SolverOps;
 pub fn prune<B: SolverOps>(
     problem: &LayerProblem<B>,
     pattern: Pattern,
-    threshold: Threshold,
+    threshold: ComparisonGroup,
 ) -> Result<Solution> {
     let values = download(problem.weight.clone())?;
     let (m, n) = problem.shape();

@@ -20,10 +20,10 @@
 //! ‖V X* − W X‖² / p = tr((V−W) G (V−W)ᵀ) + 2 tr((V−W) Pᵀ) + R
 //! ```
 
+pub mod admm;
 mod error;
 pub mod fista;
 mod inverse;
-pub mod l0;
 pub mod magnitude;
 pub mod polish;
 mod problem;

@@ -3,8 +3,8 @@
 
 use super::ridge::with_ridge;
 use super::solution::dense;
-use super::{LayerProblem, Solution, SolverError, fista, l0, magnitude, polish, sparsegpt, wanda};
-use crate::config::{Method, Pattern, SolverConfig, Threshold};
+use super::{LayerProblem, Solution, SolverError, admm, fista, magnitude, polish, sparsegpt, wanda};
+use crate::config::{ComparisonGroup, Method, Pattern, SolverConfig};
 use crate::error::{Error, Result};
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
@@ -111,19 +111,19 @@ impl<B: SolverOps> Together<B> {
         };
         let mut held = None;
         let chosen = match config.method {
-            Method::Magnitude => {
-                each(&|p, pattern| magnitude::prune(p, pattern, config.threshold_or(Threshold::Matrix)))?
-            }
+            Method::Magnitude => each(&|p, pattern| {
+                magnitude::prune(p, pattern, config.threshold_or(ComparisonGroup::Matrix))
+            })?,
             Method::Wanda => {
-                each(&|p, pattern| wanda::prune(p, pattern, config.threshold_or(Threshold::Row)))?
+                each(&|p, pattern| wanda::prune(p, pattern, config.threshold_or(ComparisonGroup::Row)))?
             }
             Method::SparseGpt => each(&|p, pattern| sparsegpt::prune(p, pattern, &config.sparsegpt))?,
             Method::Fista => each(&|p, pattern| fista::prune(p, pattern, config))?,
-            Method::L0 => {
+            Method::Admm => {
                 let problems = pulled()?;
                 // What is polished later need not be made again where there is room for it.
                 held = (self.away.is_none() && config.polish > 0).then(|| problems.clone());
-                l0::prune_together(problems, patterns, config)?
+                admm::prune_together(problems, patterns, config)?
             }
         };
         // Most published methods have no use for a ridge, nor for a polish.

@@ -1,7 +1,7 @@
 //! Wanda (Sun et al., arXiv 2306.11695): keep the largest `|W_ij| · ‖X_j‖₂` within each output row.
 
 use super::{LayerProblem, Solution, SolveInfo, download};
-use crate::config::{Pattern, Threshold};
+use crate::config::{ComparisonGroup, Pattern};
 use crate::error::{Error, Result, SolverError};
 use burn::tensor::s;
 use fista_pruner_backends::SolverOps;
@@ -14,7 +14,7 @@ use rayon::prelude::*;
 pub fn prune<B: SolverOps>(
     problem: &LayerProblem<B>,
     pattern: Pattern,
-    threshold: Threshold,
+    threshold: ComparisonGroup,
 ) -> Result<Solution> {
     let values = download(problem.weight.clone())?;
     let (m, n) = problem.shape();

@@ -2,8 +2,8 @@
 
 use super::ridge::with_ridge;
 use super::solution::dense;
-use super::{LayerProblem, Solution, l0, magnitude, sparsegpt, wanda};
-use crate::config::{Pattern, SolverConfig, Threshold, WarmStart};
+use super::{LayerProblem, Solution, admm, magnitude, sparsegpt, wanda};
+use crate::config::{ComparisonGroup, Pattern, SolverConfig, WarmStart};
 use crate::error::Result;
 use fista_pruner_backends::SolverOps;
 
@@ -14,13 +14,15 @@ pub(crate) fn warm_start<B: SolverOps>(
     config: &SolverConfig,
 ) -> Result<Solution> {
     match config.warm_start {
-        WarmStart::Magnitude => magnitude::prune(problem, pattern, config.threshold_or(Threshold::Matrix)),
-        WarmStart::Wanda => wanda::prune(problem, pattern, config.threshold_or(Threshold::Row)),
+        WarmStart::Magnitude => {
+            magnitude::prune(problem, pattern, config.threshold_or(ComparisonGroup::Matrix))
+        }
+        WarmStart::Wanda => wanda::prune(problem, pattern, config.threshold_or(ComparisonGroup::Row)),
         WarmStart::SparseGpt => sparsegpt::prune(problem, pattern, &config.sparsegpt),
-        WarmStart::L0 => {
+        WarmStart::Admm => {
             let mut pulled = vec![problem.clone()];
             with_ridge(&mut pulled, config.ridge)?;
-            l0::prune(&pulled[0], pattern, config)
+            admm::prune(&pulled[0], pattern, config)
         }
         WarmStart::Dense => dense(problem),
     }

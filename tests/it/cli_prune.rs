@@ -293,7 +293,7 @@ fn fista_is_never_worse_than_its_warm_start() {
                 better += usize::from(error < 0.99 * start);
             }
             // What ℓ0 splitting found leaves little to gain.
-            let hard = matches!(kind, WarmStart::Dense | WarmStart::L0);
+            let hard = matches!(kind, WarmStart::Dense | WarmStart::Admm);
             assert!(hard || better > 0, "{model} {warm_start}");
         }
     }

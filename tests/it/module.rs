@@ -12,7 +12,7 @@ use burn::tensor::{DType, Distribution, Tensor};
 use fista_pruner::config::{Method, Pattern, SolverConfig};
 use fista_pruner::error::{ConfigError, Error, PatternError, SolverError};
 use fista_pruner::module::{
-    ApplyLinear, Correction, Direct, ModuleConfig, ModuleError, Paths, Recorder, Watch, prune,
+    ApplyLinear, Correction, Direct, ModuleConfig, ModuleError, PathFilter, Recorder, Watch, prune,
     prune_in_training, watched,
 };
 use fista_pruner::prune::Accumulator;
@@ -274,7 +274,7 @@ fn everything_else_stays_bit_for_bit() {
     let dense = Net::<Device>::new(&device);
     let before = parameters(&dense);
     let config = ModuleConfig {
-        layers: Paths::matching(["blocks.**"]).except(["**.1.down"]),
+        layers: PathFilter::matching(["blocks.**"]).except(["**.1.down"]),
         ..config(Pattern::Unstructured(0.5), Correction::DenseTarget)
     };
     let (pruned, report) = run(dense, &batches::<Device>(&device), &config);
@@ -583,7 +583,7 @@ fn misuse_is_an_error() {
         })
     };
 
-    let layers = Paths::matching(["block.*.up"]);
+    let layers = PathFilter::matching(["block.*.up"]);
     let error = module_error(with(&ModuleConfig {
         layers,
         ..half.clone()

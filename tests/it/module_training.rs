@@ -18,7 +18,7 @@ use burn::tensor::{Distribution, Tensor};
 use fista_pruner::config::Pattern;
 use fista_pruner::error::{ArtifactError, Error, PatternError};
 use fista_pruner::module::{
-    Direct, Gradual, MaskedOptimizer, ModuleConfig, ModuleError, Moments, Paths, SparsityMask,
+    Direct, Gradual, MaskedOptimizer, ModuleConfig, ModuleError, Moments, PathFilter, SparsityMask,
     prune_in_training,
 };
 
@@ -129,7 +129,7 @@ fn zeros_stay<O: States>(optimizer: OptimizerAdaptor<O, Net<Training>, Training>
     let task = Task::new();
     let mut optimizer = MaskedOptimizer::new(optimizer);
     let mut net = task.train(Net::<Training>::trainable(&device), &mut optimizer, 6);
-    assert!(SparsityMask::of(&net, &Paths::all()).unwrap().is_empty());
+    assert!(SparsityMask::of(&net, &PathFilter::all()).unwrap().is_empty());
 
     let config = ModuleConfig::new(Pattern::NOfM { n: 2, m: 4 });
     let inner: Vec<Tensor<Device, 4>> = task.batches.iter().map(|batch| batch.clone().inner()).collect();
@@ -138,7 +138,7 @@ fn zeros_stay<O: States>(optimizer: OptimizerAdaptor<O, Net<Training>, Training>
     })
     .unwrap()
     .0;
-    let mask = SparsityMask::of(&net, &Paths::all()).unwrap();
+    let mask = SparsityMask::of(&net, &PathFilter::all()).unwrap();
     assert_eq!(mask.sparsity(), 0.5);
     optimizer.set_mask(&net, mask.clone()).unwrap();
     let before: Vec<Vec<f32>> = linears(&net).map(weight).to_vec();
@@ -175,7 +175,7 @@ fn zeros_stay<O: States>(optimizer: OptimizerAdaptor<O, Net<Training>, Training>
         assert!(moved * 10 > after.len() * 4, "{path}: {moved} of {}", after.len());
         assert!(after.iter().all(|v| v.is_finite()));
     }
-    assert_eq!(SparsityMask::of(&net, &Paths::all()).unwrap(), mask);
+    assert_eq!(SparsityMask::of(&net, &PathFilter::all()).unwrap(), mask);
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn momentum_alone_moves_removed_weights() {
     let task = Task::new();
     let mut optimizer = AdamWConfig::new().init();
     let net = task.train(Net::<Training>::trainable(&device), &mut optimizer, 6);
-    let everywhere = Paths::all();
+    let everywhere = PathFilter::all();
     let mut masked = MaskedOptimizer::new(AdamWConfig::new().init());
     masked = masked
         .with_schedule(
@@ -274,7 +274,7 @@ fn schedules_are_followed_exactly() {
     for target in [Pattern::Unstructured(0.8), Pattern::NOfM { n: 1, m: 4 }] {
         let schedule = Gradual::new(target, 3, 2, 5).unwrap();
         let mut net = Net::<Training>::trainable(&device);
-        let layers = Paths::matching(["blocks.**"]);
+        let layers = PathFilter::matching(["blocks.**"]);
         let mut optimizer = MaskedOptimizer::new(AdamWConfig::new().with_weight_decay(0.01).init())
             .with_schedule(&net, &layers, schedule)
             .unwrap();
@@ -313,7 +313,7 @@ fn a_stored_optimizer_goes_on_where_it_stopped() {
     let schedule = Gradual::new(Pattern::Unstructured(0.7), 2, 2, 4).unwrap();
     let start = |net: &Net<Training>| {
         MaskedOptimizer::new(AdamWConfig::new().init())
-            .with_schedule(net, &Paths::all(), schedule)
+            .with_schedule(net, &PathFilter::all(), schedule)
             .unwrap()
     };
     let mut whole = start(&net);
@@ -335,7 +335,9 @@ fn a_stored_optimizer_goes_on_where_it_stopped() {
     assert_eq!(second.mask(), whole.mask());
     assert_eq!(
         second.mask().sparsity(),
-        SparsityMask::of(&expected, &Paths::all()).unwrap().sparsity()
+        SparsityMask::of(&expected, &PathFilter::all())
+            .unwrap()
+            .sparsity()
     );
 }
 
@@ -347,14 +349,14 @@ fn masks_are_stored_and_put_on_other_modules() {
     let mut optimizer = MaskedOptimizer::new(SgdConfig::new().init())
         .with_schedule(
             &net,
-            &Paths::all(),
+            &PathFilter::all(),
             Gradual::new(Pattern::Unstructured(0.37), 1, 1, 1).unwrap(),
         )
         .unwrap();
     let net = task.train(net, &mut optimizer, 2);
-    let mask = SparsityMask::of(&net, &Paths::all()).unwrap();
+    let mask = SparsityMask::of(&net, &PathFilter::all()).unwrap();
     assert_eq!(&mask, optimizer.mask());
-    assert_eq!(mask, SparsityMask::of(&net.valid(), &Paths::all()).unwrap());
+    assert_eq!(mask, SparsityMask::of(&net.valid(), &PathFilter::all()).unwrap());
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mask.safetensors");
@@ -368,7 +370,7 @@ fn masks_are_stored_and_put_on_other_modules() {
     let other = Net::<Device>::new(&device);
     let before = parameters(&other);
     let masked = loaded.apply(other).unwrap();
-    assert_eq!(SparsityMask::of(&masked, &Paths::all()).unwrap(), mask);
+    assert_eq!(SparsityMask::of(&masked, &PathFilter::all()).unwrap(), mask);
     let after = parameters(&masked);
     for (path, before) in before {
         for (before, after) in before.chunks(4).zip(after[&path].chunks(4)) {
@@ -397,7 +399,7 @@ fn masks_and_schedules_of_other_modules_are_errors() {
         linear.weight = linear.weight.map(|w| w.mul_scalar(0.0));
         linear
     };
-    let mask = SparsityMask::of(&linear(4, 3), &Paths::all()).unwrap();
+    let mask = SparsityMask::of(&linear(4, 3), &PathFilter::all()).unwrap();
     assert_eq!(mask.sparsity(), 1.0);
     let result = mask.apply(linear(3, 4));
     assert!(matches!(
@@ -415,13 +417,13 @@ fn masks_and_schedules_of_other_modules_are_errors() {
         matches!(result, Err(Error::Module(ModuleError::NoSuchLayer { what: "mask", path })) if path.is_empty())
     );
     let schedule = Gradual::new(Pattern::NOfM { n: 3, m: 7 }, 0, 1, 1).unwrap();
-    let result = optimizer().with_schedule(&net, &Paths::all(), schedule);
+    let result = optimizer().with_schedule(&net, &PathFilter::all(), schedule);
     assert!(matches!(
         result,
         Err(Error::Pattern(PatternError::DoesNotFit { .. }))
     ));
     let schedule = Gradual::new(Pattern::Unstructured(0.5), 0, 1, 1).unwrap();
-    let result = optimizer().with_schedule(&net, &Paths::matching(["encoder.*"]), schedule);
+    let result = optimizer().with_schedule(&net, &PathFilter::matching(["encoder.*"]), schedule);
     assert!(matches!(
         result,
         Err(Error::Module(ModuleError::NothingMatches { .. }))
@@ -436,7 +438,7 @@ fn gradients_of_removed_weights_are_dropped() {
     let mask = {
         let mut masked = linear.clone();
         masked.weight = masked.weight.map(|w| w.slice_fill([1..3, 0..2], 0.0));
-        SparsityMask::of(&masked, &Paths::all()).unwrap()
+        SparsityMask::of(&masked, &PathFilter::all()).unwrap()
     };
     let mut optimizer = MaskedOptimizer::new(AdamWConfig::new().init())
         .with_mask(&linear, mask.clone())
@@ -448,7 +450,7 @@ fn gradients_of_removed_weights_are_dropped() {
         let mut gradients = GradientsParams::new();
         gradients.register(id, gradient);
         linear = optimizer.step(1e-2, linear, gradients);
-        assert_eq!(SparsityMask::of(&linear, &Paths::all()).unwrap(), mask);
+        assert_eq!(SparsityMask::of(&linear, &PathFilter::all()).unwrap(), mask);
         assert!(weight(&linear).iter().all(|v| v.is_finite()));
     }
     let state: AdaptorRecord<AdamW, Training> = optimizer.to_record().0.remove(&id).unwrap();

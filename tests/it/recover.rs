@@ -7,7 +7,7 @@ use fista_pruner::error::{Error, Result};
 use fista_pruner::progress::Event;
 use fista_pruner::prune::WeightSink;
 use fista_pruner::recover::{
-    BlockConfig, Job, Recovered, Recovery, SppConfig, SubspaceConfig, ZerothConfig, recover,
+    BlockConfig, MezoConfig, RecoverJob, Recovered, Recovery, SppConfig, SubzeroConfig, recover,
 };
 use fista_pruner::report::OperatorReport;
 use serde_json::Value;
@@ -16,10 +16,10 @@ use std::path::Path;
 
 /// A few steps of each method on a small model.
 fn methods() -> [Recovery; 4] {
-    let zeroth = ZerothConfig {
+    let zeroth = MezoConfig {
         steps: 14,
         batch: 2,
-        ..ZerothConfig::default()
+        ..MezoConfig::default()
     };
     [
         Recovery::Block(BlockConfig {
@@ -33,7 +33,7 @@ fn methods() -> [Recovery; 4] {
             ..SppConfig::default()
         }),
         Recovery::Mezo(zeroth),
-        Recovery::Subzero(SubspaceConfig {
+        Recovery::Subzero(SubzeroConfig {
             steps: zeroth,
             rank: 4,
             refresh: 5,
@@ -102,7 +102,7 @@ fn run(
     let windows: Vec<Vec<u32>> = (0..4u32)
         .map(|w| (0..32).map(|t| (w * 89 + t * 37 + t * t * 5) % 320).collect())
         .collect();
-    let job = Job {
+    let job = RecoverJob {
         pruned: &sparse,
         dense: matches!(recovery, Recovery::Block(_)).then_some(&dense),
         windows: &windows,
@@ -195,9 +195,9 @@ fn checkpoints_belong_to_one_run() {
     };
     // The folder of an interrupted run.
     let (whole, at) = (workspace.path("all"), workspace.path("steps"));
-    let mezo = Recovery::Mezo(ZerothConfig {
+    let mezo = Recovery::Mezo(MezoConfig {
         steps: 4,
-        ..ZerothConfig::default()
+        ..MezoConfig::default()
     });
     run(&workspace, &mezo, Some(&whole), &mut Collect::default(), |step| {
         if step == 3 {

@@ -1,7 +1,7 @@
 //! The solver against scikit-learn, and against the official codes on a real layer.
 
 use crate::common::{Device, fixture, matrix, values};
-use fista_pruner::config::{FistaConfig, Method, Pattern, Ridge, SolverConfig, Threshold, WarmStart};
+use fista_pruner::config::{ComparisonGroup, FistaConfig, Method, Pattern, Ridge, SolverConfig, WarmStart};
 use fista_pruner::prune::Accumulator;
 use fista_pruner::solver::reference::{self, Matrix};
 use fista_pruner::solver::{LayerProblem, fista, solve};
@@ -219,7 +219,7 @@ fn scale_and_repetition_change_nothing() {
             max_rounds: Some(3),
             ..FistaConfig::scaled()
         },
-        ..SolverConfig::improved(Method::Fista, None)
+        ..SolverConfig::with_refit(Method::Fista, None)
     };
     for config in [SolverConfig::fast(None), scaled_fista] {
         each_row(|row, problem| {
@@ -246,7 +246,7 @@ fn scale_and_repetition_change_nothing() {
     let pattern = Pattern::unstructured(0.5).unwrap();
     for config in [
         SolverConfig::best(None),
-        SolverConfig::improved(Method::Fista, None),
+        SolverConfig::with_refit(Method::Fista, None),
     ] {
         let error = |statistics: Accumulator<Device>| {
             let problem = statistics.finish("fc").unwrap().problem("fc", weight.clone());
@@ -321,7 +321,7 @@ mod properties {
                         polish: 0,
                         // With a ridge, the error alone may rise a little.
                         ridge: Ridge::Relative(0.0),
-                        threshold: (row && method != Method::SparseGpt).then_some(Threshold::Row),
+                        threshold: (row && method != Method::SparseGpt).then_some(ComparisonGroup::Row),
                         fista: FistaConfig { max_rounds: Some(4), ..FistaConfig::scaled() },
                         ..SolverConfig::fast(None)
                     };

@@ -2,7 +2,7 @@
 
 use super::Question;
 use super::python_random::PythonRandom;
-use crate::eval::Score;
+use crate::eval::LoglikelihoodScore;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -36,7 +36,7 @@ impl Sample {
         index: usize,
         question: &Question,
         requests: Vec<(String, String)>,
-        scores: &[Score],
+        scores: &[LoglikelihoodScore],
     ) -> Self {
         let loglikelihood: Vec<f64> = scores.iter().map(|score| score.loglikelihood).collect();
         let greedy: Vec<bool> = scores.iter().map(|score| score.greedy).collect();
@@ -171,9 +171,9 @@ mod tests {
     }
 
     fn judged(choices: &[&str], values: &[f64], target: usize) -> (f64, Option<f64>) {
-        let scores: Vec<Score> = values
+        let scores: Vec<LoglikelihoodScore> = values
             .iter()
-            .map(|value| Score {
+            .map(|value| LoglikelihoodScore {
                 loglikelihood: *value,
                 greedy: false,
             })

@@ -264,16 +264,16 @@ impl Shapes<'_> {
         let mut phase = self.kept(self.states(group));
         // The Gram matrix, and with the ridge, where that is kept for the polish.
         let statistics = match (self.room.offload, self.config.solver.method) {
-            (true, Method::L0) => 0,
-            (false, Method::L0) => 2,
+            (true, Method::Admm) => 0,
+            (false, Method::Admm) => 2,
             (_, _) => 1,
         };
         // Tenths of them on the device, and how many on the host beside it.
         let (tenths, host_matrices) = match (self.config.solver.method, self.room.device_is_host) {
             // Scaled Gram matrix and inverse; the host's own, what it factorises, and the next inverse.
-            (Method::L0, true) => (20, 3),
+            (Method::Admm, true) => (20, 3),
             // Scaled Gram matrix, the inverse, and of a Newton-Schulz step the residual, a product and the half of another.
-            (Method::L0, false) => (46, 3),
+            (Method::Admm, false) => (46, 3),
             (Method::SparseGpt, _) => (10, 2),
             (Method::Fista, _) => (20, 2),
             (Method::Wanda | Method::Magnitude, _) => (0, 0),

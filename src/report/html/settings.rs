@@ -77,7 +77,7 @@ fn used(settings: &Value) -> Value {
 fn unused(config: &SolverConfig) -> Vec<&'static str> {
     let fista = config.method == Method::Fista;
     let starts_from = |start| fista && config.warm_start == start;
-    let l0 = config.method == Method::L0 || starts_from(WarmStart::L0);
+    let l0 = config.method == Method::Admm || starts_from(WarmStart::Admm);
     let sparsegpt = config.method == Method::SparseGpt || starts_from(WarmStart::SparseGpt);
     let read = [
         ("fista", fista),

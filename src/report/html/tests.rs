@@ -1,7 +1,7 @@
 //! The page of reports made by hand; `tests/it/report.rs` has those of real runs.
 
 use super::*;
-use crate::config::{Method, Pattern, SolverConfig, Threshold, WarmStart};
+use crate::config::{ComparisonGroup, Method, Pattern, SolverConfig, WarmStart};
 use crate::report::{LayerSeconds, ModelReport, OperatorReport, StageSeconds, VERSION};
 use crate::solver::{Round, SolveInfo, StopReason};
 
@@ -227,7 +227,7 @@ fn settings_of_unused_methods_are_hidden() {
     };
     assert_eq!(shown(from_wanda), [no, yes, yes, no, yes, yes]);
     let from_admm = SolverConfig {
-        warm_start: WarmStart::L0,
+        warm_start: WarmStart::Admm,
         ..paper
     };
     assert_eq!(shown(from_admm), [yes, yes, yes, no, yes, yes]);
@@ -244,7 +244,7 @@ fn settings_of_unused_methods_are_hidden() {
 #[test]
 fn settings_have_the_names_of_the_command_line() {
     let mut config = SolverConfig::best(None);
-    config.threshold = Some(Threshold::Row);
+    config.threshold = Some(ComparisonGroup::Row);
     let mut report = with_solver(&config);
     report.settings["propagate"] = "refreshed".into();
     report.settings["targets"] = "row".into();

@@ -18,7 +18,7 @@
 
 use super::inverse::Inverse;
 use super::{LayerProblem, Solution, SolveInfo, StopReason, download, scaled};
-use crate::config::{Pattern, SolverConfig, Threshold};
+use crate::config::{ComparisonGroup, Pattern, SolverConfig};
 use crate::error::{Error, Result};
 use burn::tensor::Tensor;
 use fista_pruner_backends::{Selection, SolverOps, SplittingStep};
@@ -49,7 +49,7 @@ pub(super) fn prune_together<B: SolverOps>(
     patterns: &[Pattern],
     config: &SolverConfig,
 ) -> Result<Vec<Solution>> {
-    let threshold = config.threshold_or(Threshold::Matrix);
+    let threshold = config.threshold_or(ComparisonGroup::Matrix);
     let config = &config.l0;
     let Some(first) = problems.first() else {
         return Ok(Vec::new());
@@ -119,11 +119,13 @@ struct Operator<B: SolverOps> {
 }
 
 impl<B: SolverOps> Operator<B> {
-    fn new(scaled: LayerProblem<B>, pattern: Pattern, threshold: Threshold) -> Self {
+    fn new(scaled: LayerProblem<B>, pattern: Pattern, threshold: ComparisonGroup) -> Self {
         let (m, n) = scaled.shape();
         let selection = match (pattern, threshold) {
-            (Pattern::Unstructured(_), Threshold::Matrix) => Selection::AllBut(pattern.zeros(m, n)),
-            (Pattern::Unstructured(_), Threshold::Row) => Selection::AllButInRow(pattern.zeros(m, n) / m),
+            (Pattern::Unstructured(_), ComparisonGroup::Matrix) => Selection::AllBut(pattern.zeros(m, n)),
+            (Pattern::Unstructured(_), ComparisonGroup::Row) => {
+                Selection::AllButInRow(pattern.zeros(m, n) / m)
+            }
             (Pattern::NOfM { n, m }, _) => Selection::InGroups { n, m },
         };
         Self {
