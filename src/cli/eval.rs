@@ -133,6 +133,13 @@ fn windows(args: &EvalArgs, model: &Model, global: &Global) -> Result<Option<Tok
             })),
         };
     }
+    let data = EvaluationData {
+        name: args.data.clone(),
+        text_field: args.text_field.clone(),
+        seq_len: args.seq_len,
+        max_windows: args.eval_samples,
+    };
+    let windows = data.windows(model, &mut inputs::hub(global.quiet))?;
     if args.data.is_none() && !is_demo(model) {
         tracing::warn!(
             "perplexity of `{}` is measured on the stories inside this program, which were made for the demo model. DO NOT compare the \
@@ -140,13 +147,7 @@ fn windows(args: &EvalArgs, model: &Model, global: &Global) -> Result<Option<Tok
             model.name
         );
     }
-    let data = EvaluationData {
-        name: args.data.clone(),
-        text_field: args.text_field.clone(),
-        seq_len: args.seq_len,
-        max_windows: args.eval_samples,
-    };
-    data.windows(model, &mut inputs::hub(global.quiet)).map(Some)
+    Ok(Some(windows))
 }
 
 /// Whether it is the demo model or made from it: then it has the same configuration.

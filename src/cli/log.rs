@@ -23,7 +23,7 @@ pub(super) fn start(verbose: u8, quiet: bool) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Stderr)
-        .with_ansi(!json)
+        .with_ansi(coloured() && !json)
         .with_level(!json)
         .without_time()
         .with_target(false)
@@ -74,15 +74,31 @@ pub(super) fn interrupted(message: &str, signal: &str) {
     }
 }
 
-/// Without colours where stderr takes none: it is no terminal, or NO_COLOR, CLICOLOR, CLICOLOR_FORCE or TERM say so. Nobody can
-/// be told that stderr cannot be written.
+/// Nobody can be told that stderr cannot be written.
 fn say(text: &str) {
-    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 fn label(text: &str, colour: AnsiColor) -> String {
-    let style = Style::new().bold().fg_color(Some(colour.into()));
+    let style = if coloured() {
+        Style::new().bold().fg_color(Some(colour.into()))
+    } else {
+        Style::new()
+    };
     format!("{style}{text}{style:#}")
+}
+
+/// Whether stderr takes colours: a terminal that has them, unless NO_COLOR, CLICOLOR or CLICOLOR_FORCE say otherwise.
+fn coloured() -> bool {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let is = |name: &str, expected: &str| variable(name).is_some_and(|value| value == expected);
+    if variable("NO_COLOR").is_some() {
+        return false;
+    }
+    if variable("CLICOLOR_FORCE").is_some() && !is("CLICOLOR_FORCE", "0") {
+        return true;
+    }
+    !is("CLICOLOR", "0") && !is("TERM", "dumb") && std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
 
 /// Makes one [`Message`] an event.

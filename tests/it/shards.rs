@@ -125,8 +125,8 @@ fn what_cannot_be_a_part_is_refused() {
         &["--shard", "more than the model's 3 layers"],
     );
     workspace.refuse(
-        &format!("{shard} 1/2 --data ids.safetensors"),
-        &["--data", "merge"],
+        &format!("{shard} 1/2 --eval-data ids.safetensors"),
+        &["--eval-data", "merge"],
     );
     workspace.refuse(
         &format!("{PRUNE} --output model --shard 1/2"),

@@ -172,7 +172,7 @@ fn tasks_beside_a_text_and_in_words() {
     ];
     assert_eq!(names, table5);
     let text = workspace
-        .succeed("eval --task-dir data --tasks rte,lambada_openai --device flex")
+        .succeed("eval --task-dir data --tasks rte,lambada_openai --device flex --quiet")
         .stdout;
     let table: Vec<&str> = text
         .lines()
