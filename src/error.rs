@@ -1,7 +1,7 @@
 //! The crate's error, made of those of its rooms. `Display` states the fact; [`Error::hint`] advises.
 //!
 //! Texts name a setting as `‹seq-len›`. Who embeds the library reads `` `seq_len` `` instead; the command line asks for its own
-//! flag with [`for_command_line`].
+//! flag with `for_command_line`.
 
 pub use crate::artifact::ArtifactError;
 pub use crate::checkpoint::CheckpointError;

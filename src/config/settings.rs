@@ -477,7 +477,7 @@ impl Propagation {
 pub struct PruneConfig {
     /// The zeros each operator must have, where `patterns` says nothing else.
     pub pattern: Pattern,
-    /// Operators, by full name, with a pattern of their own: see [`crate::prune::allocation`].
+    /// Operators, by full name, with a pattern of their own: see [`crate::prune::allocate`].
     pub patterns: BTreeMap<String, Pattern>,
     /// How an operator's weights are chosen.
     pub solver: SolverConfig,

@@ -34,7 +34,7 @@ type Weights<B> = BTreeMap<String, Tensor<B, 2>>;
 ///
 /// # Errors
 /// [`Error::Module`] when the choice of layers matches nothing, a chosen layer sees no input or one of the wrong width;
-/// [`PatternError::DoesNotFit`] before any work; and what [`solver::solve`] refuses.
+/// [`PatternError::DoesNotFit`](crate::error::PatternError::DoesNotFit) before any work; and what [`solver::solve`] refuses.
 pub fn prune<B, M, T, R>(
     module: M,
     batches: &[T],

@@ -2,8 +2,8 @@
 //! alone: decoder layer → groups of linear layers (called operators) → statistics → solver → write.
 //!
 //! In: an opened checkpoint, token windows for calibration, a [`PruneConfig`](crate::config::PruneConfig). Out: weights in a
-//! [`WeightSink`], and one [`OperatorReport`] per linear layer. Only one decoder layer is on the device at a time; the hidden
-//! states of the calibration data are there too, in RAM or on disk.
+//! [`WeightSink`], and one [`OperatorReport`](crate::report::OperatorReport) per linear layer. Only one decoder layer is on the
+//! device at a time; the hidden states of the calibration data are there too, in RAM or on disk.
 //!
 //! Error propagation needs two paths of hidden states. The *dense* path is the original model's. It gives the wanted outputs and,
 //! if [`Propagation`](crate::config::Propagation) says so, the input of the next layer. The *real* path is what a linear layer

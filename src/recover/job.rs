@@ -20,7 +20,7 @@ pub struct RecoverJob<'a> {
     pub windows: &'a [Vec<u32>],
     /// How.
     pub recovery: &'a Recovery,
-    /// A folder for what is done, in which an interrupted run finds it again; see [`remove_checkpoints`].
+    /// A folder for what is done, in which an interrupted run finds it again; see [`remove_checkpoints`](super::remove_checkpoints).
     pub checkpoints: Option<&'a Path>,
 }
 
