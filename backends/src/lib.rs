@@ -27,6 +27,8 @@ mod device;
 mod dispatch;
 mod flex;
 mod gram;
+#[cfg(all(test, feature = "flex"))]
+mod gram_tests;
 mod ops;
 mod selection;
 mod self_check;
