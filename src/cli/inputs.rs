@@ -1,6 +1,6 @@
 //! From arguments to what the library takes: the model, the windows of its data, the device, the hub.
 
-use super::args::{CalibrationArgs, EvaluationArgs, Global, ModelArgs};
+use super::args::{CalibrationArgs, DrawArgs, EvaluationArgs, Global, ModelArgs};
 use super::progress::DownloadBar;
 use crate::checkpoint::{Model, ModelName};
 use crate::error::{ConfigError, Error, Result};
@@ -30,20 +30,27 @@ pub(crate) fn model(args: &ModelArgs, global: &Global) -> Result<Model> {
     name.open(&mut hub(global.quiet))
 }
 
+impl DrawArgs {
+    /// Calibration data of these names.
+    pub(crate) fn data(&self, names: &[String]) -> CalibrationData {
+        CalibrationData {
+            names: names.to_vec(),
+            draw: self.draw,
+            text_field: self.text_field.clone(),
+            samples: self.samples,
+            seq_len: self.seq_len,
+            seed: self.seed,
+        }
+    }
+}
+
 impl CalibrationArgs {
     /// The windows to calibrate with.
     ///
     /// # Errors
     /// As [`CalibrationData::windows`].
     pub(crate) fn windows(&self, model: &Model, global: &Global) -> Result<TokenWindows> {
-        let data = CalibrationData {
-            names: self.calibration.clone(),
-            draw: self.draws.draw,
-            text_field: self.draws.text_field.clone(),
-            samples: self.draws.samples,
-            seq_len: self.draws.seq_len,
-            seed: self.draws.seed,
-        };
+        let data = self.draws.data(&self.calibration);
         data.windows(model, &mut hub(global.quiet))
     }
 }

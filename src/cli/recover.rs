@@ -10,7 +10,6 @@ use crate::eval::PerplexityScore;
 use crate::recover::{
     BlockConfig, MezoConfig, RecoverRun, Recovery, RecoveryReport, SppConfig, SubzeroConfig,
 };
-use crate::text::CalibrationData;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -192,7 +191,10 @@ pub(crate) fn run(args: &RecoverArgs, global: &Global) -> Result<()> {
     };
     let pruned = open(&args.model)?;
     let dense = args.dense.as_deref().map(open).transpose()?;
-    let calibration = args.data().windows(&pruned, &mut inputs::hub(global.quiet))?;
+    let calibration = args
+        .draws
+        .data(&args.calibration)
+        .windows(&pruned, &mut inputs::hub(global.quiet))?;
     let text_field = args.draws.text_field.as_ref();
     let evaluation = args.evaluate.windows(&pruned, text_field, global)?;
     let run = RecoverRun {
@@ -209,19 +211,6 @@ pub(crate) fn run(args: &RecoverArgs, global: &Global) -> Result<()> {
     };
     let report = run.run(&mut Bar::new(global.quiet))?;
     show::with_advice(global, &report, text, advice::recovered)
-}
-
-impl RecoverArgs {
-    fn data(&self) -> CalibrationData {
-        CalibrationData {
-            names: self.calibration.clone(),
-            draw: self.draws.draw,
-            text_field: self.draws.text_field.clone(),
-            samples: self.draws.samples,
-            seq_len: self.draws.seq_len,
-            seed: self.draws.seed,
-        }
-    }
 }
 
 /// One line per curve.
