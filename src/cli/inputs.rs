@@ -4,16 +4,15 @@ use super::args::{CalibrationArgs, DrawArgs, EvaluationArgs, Global, ModelArgs};
 use super::progress::DownloadBar;
 use crate::checkpoint::{Model, ModelName};
 use crate::error::{ConfigError, Error, Result};
-use crate::hub::{Hub, HubConfig, HubError};
+use crate::hub::{Hub, HubError, from_environment_telling};
 use crate::text::{CalibrationData, EvaluationData, TokenWindows};
 use fista_pruner_backends::{DeviceSpec, open, open_default};
 
 /// Opens the hub that the environment describes, with a bar for downloads.
 pub(crate) fn hub(quiet: bool) -> impl FnMut() -> Result<Hub<'static>, HubError> {
     move || {
-        let config = HubConfig::from_variables(|name| std::env::var(name).ok())?;
         let mut bar = DownloadBar::new(quiet);
-        Ok(Hub::new(config, move |transfer| bar.show(&transfer)))
+        from_environment_telling(move |transfer| bar.show(&transfer))
     }
 }
 

@@ -40,7 +40,7 @@ pub use error::{HubError, Wanted};
 #[cfg(feature = "hub")]
 pub use fetch::Hub;
 pub use id::{DatasetId, Repo, RepoKind};
-pub use open::{OpenHub, from_environment};
+pub use open::{OpenHub, from_environment, from_environment_telling};
 #[cfg(not(feature = "hub"))]
 pub use without::Hub;
 
