@@ -132,13 +132,12 @@ impl Error {
 
     fn advice(&self) -> Option<String> {
         match self {
-            Self::Io(error) => error.hint(),
-            Self::Config(error) => error.hint(),
             Self::Pattern(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
             // A tensor that the decoder asked this crate for: the advice is that of the error inside.
             Self::Model(ModelError::Source(source)) => source.downcast_ref::<Self>()?.advice(),
-            Self::Model(_) | Self::Internal(_) => None,
+            // These facts are their own advice.
+            Self::Io(_) | Self::Config(_) | Self::Artifact(_) | Self::Model(_) | Self::Internal(_) => None,
             Self::Data(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             Self::Hub(error) => error.hint(),
@@ -146,7 +145,6 @@ impl Error {
             Self::Solver(error) => error.hint(),
             Self::Prune(error) => error.hint(),
             Self::Task(error) => error.hint(),
-            Self::Artifact(error) => error.hint(),
             Self::Report(error) => error.hint(),
             Self::Module(error) => error.hint(),
         }

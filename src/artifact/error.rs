@@ -24,9 +24,3 @@ pub enum ArtifactError {
         problems: usize,
     },
 }
-
-impl ArtifactError {
-    pub(crate) fn hint(&self) -> Option<String> {
-        None
-    }
-}

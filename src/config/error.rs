@@ -13,9 +13,3 @@ pub enum ConfigError {
         reason: String,
     },
 }
-
-impl ConfigError {
-    pub(crate) fn hint(&self) -> Option<String> {
-        None
-    }
-}

@@ -21,8 +21,4 @@ impl IoError {
         let path = path.as_ref().to_path_buf();
         move |source| Self { action, path, source }
     }
-
-    pub(crate) fn hint(&self) -> Option<String> {
-        None
-    }
 }
