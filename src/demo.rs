@@ -37,6 +37,11 @@ pub fn model() -> Result<PathBuf> {
     unpack(&std::env::temp_dir())
 }
 
+/// Whether a model with this configuration is the demo, or made from it.
+pub(crate) fn is_configuration(json: &str) -> bool {
+    MODEL_FILES.contains(&("config.json", json.as_bytes()))
+}
+
 /// The stories to calibrate with, as one stream: none of them alone fills a window of 512 tokens.
 ///
 /// # Errors

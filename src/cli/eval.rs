@@ -3,10 +3,12 @@
 use super::args::{Global, ModelArgs};
 use super::help::{self, EVALUATION};
 use super::progress::Bar;
-use super::zeroshot::{TasksOutcome, ZeroShotArgs};
+use super::zeroshot::{self, ZeroShotArgs};
 use super::{advice, inputs, show};
 use crate::checkpoint::{Model, ModelName};
+use crate::demo;
 use crate::error::{ConfigError, Error, Result};
+use crate::eval::tasks::TasksReport;
 use crate::eval::{Perplexity, measure};
 use crate::text::{EvaluationData, TokenWindows};
 use clap::{Args, ValueEnum};
@@ -67,7 +69,7 @@ struct Outcome {
     #[serde(flatten)]
     text: Option<TextOutcome>,
     #[serde(flatten)]
-    tasks: Option<TasksOutcome>,
+    tasks: Option<TasksReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -140,7 +142,7 @@ fn windows(args: &EvalArgs, model: &Model, global: &Global) -> Result<Option<Tok
         max_windows: args.eval_samples,
     };
     let windows = data.windows(model, &mut inputs::hub(global.quiet))?;
-    if args.data.is_none() && !is_demo(model) {
+    if args.data.is_none() && !demo::is_configuration(model.checkpoint.config_json()) {
         tracing::warn!(
             "perplexity of `{}` is measured on the stories inside this program, which were made for the demo model. DO NOT compare the \
              number with published ones. Name a text: --data wikitext2, or --data FILE",
@@ -148,12 +150,6 @@ fn windows(args: &EvalArgs, model: &Model, global: &Global) -> Result<Option<Tok
         );
     }
     Ok(Some(windows))
-}
-
-/// Whether it is the demo model or made from it: then it has the same configuration.
-fn is_demo(model: &Model) -> bool {
-    let demo = include_str!("../../demo/opt-mini/config.json");
-    model.is_demo || model.checkpoint.config_json() == demo
 }
 
 impl TextOutcome {
@@ -184,10 +180,7 @@ impl TextOutcome {
 impl Outcome {
     fn in_words(&self) -> String {
         let text = self.text.as_ref().map_or_else(String::new, TextOutcome::in_words);
-        let tasks = self
-            .tasks
-            .as_ref()
-            .map_or_else(String::new, TasksOutcome::in_words);
+        let tasks = self.tasks.as_ref().map_or_else(String::new, zeroshot::in_words);
         format!(
             "model       {}\n{text}time        {:.1} s\n{tasks}",
             self.model, self.seconds

@@ -9,7 +9,6 @@ use crate::eval::tasks::{Questions, Task, TaskOptions, TaskOutcome, TasksReport}
 use crate::system::AtomicFile;
 use clap::Args;
 use fista_pruner_backends::DeviceSpec;
-use serde::Serialize;
 use std::path::PathBuf;
 
 /// What `eval` measures by tasks.
@@ -50,11 +49,6 @@ pub(crate) struct Asked {
     log: Option<AtomicFile>,
 }
 
-/// What `eval` says about tasks.
-#[derive(Debug, Serialize)]
-#[serde(transparent)]
-pub(crate) struct TasksOutcome(TasksReport);
-
 impl ZeroShotArgs {
     /// Reads the data of the tasks that are asked for, if any.
     ///
@@ -81,49 +75,48 @@ impl Asked {
     ///
     /// # Errors
     /// As [`Questions::answer`]; when the samples cannot be written.
-    pub(crate) fn answer(self, model: &Model, device: &DeviceSpec, quiet: bool) -> Result<TasksOutcome> {
+    pub(crate) fn answer(self, model: &Model, device: &DeviceSpec, quiet: bool) -> Result<TasksReport> {
         let report = self.questions.answer(model, device, &mut Bar::new(quiet))?;
         if let Some(log) = self.log {
             report.write_samples(log)?;
         }
-        Ok(TasksOutcome(report))
+        Ok(report)
     }
 }
 
-impl TasksOutcome {
-    pub(crate) fn in_words(&self) -> String {
-        let with_error = |value: Option<f64>, error: Option<f64>| match (value, error) {
-            (Some(value), Some(error)) => format!("{value:.4} ± {error:.4}"),
-            (Some(value), None) => format!("{value:.4}"),
-            (None, _) => String::new(),
-        };
-        let row = |task: &TaskOutcome| {
-            let scores = &task.scores;
-            vec![
-                task.name.to_owned(),
-                task.n.to_string(),
-                with_error(Some(scores.acc), scores.acc_stderr),
-                with_error(scores.acc_norm, scores.acc_norm_stderr),
-                with_error(scores.perplexity, scores.perplexity_stderr),
-            ]
-        };
-        let mut rows: Vec<Vec<String>> = self.0.tasks.iter().map(row).collect();
-        if rows.len() > 1 {
-            let mean = [
-                String::from("mean"),
-                String::new(),
-                format!("{:.4}", self.0.mean_acc),
-            ];
-            rows.push([mean.to_vec(), vec![String::new(); 2]].concat());
-        }
-        let header = ["task", "n", "acc", "acc_norm", "perplexity"];
-        // A column that no task has is left out.
-        let used: Vec<usize> = (0..header.len())
-            .filter(|column| rows.iter().any(|row| !row[*column].is_empty()))
-            .collect();
-        let pick = |row: &Vec<String>| used.iter().map(|column| row[*column].clone()).collect();
-        let rows: Vec<Vec<String>> = rows.iter().map(pick).collect();
-        let header: Vec<&str> = used.iter().map(|column| header[*column]).collect();
-        show::table(&header, &rows)
+/// The scores as a table.
+pub(crate) fn in_words(report: &TasksReport) -> String {
+    let with_error = |value: Option<f64>, error: Option<f64>| match (value, error) {
+        (Some(value), Some(error)) => format!("{value:.4} ± {error:.4}"),
+        (Some(value), None) => format!("{value:.4}"),
+        (None, _) => String::new(),
+    };
+    let row = |task: &TaskOutcome| {
+        let scores = &task.scores;
+        vec![
+            task.name.to_owned(),
+            task.n.to_string(),
+            with_error(Some(scores.acc), scores.acc_stderr),
+            with_error(scores.acc_norm, scores.acc_norm_stderr),
+            with_error(scores.perplexity, scores.perplexity_stderr),
+        ]
+    };
+    let mut rows: Vec<Vec<String>> = report.tasks.iter().map(row).collect();
+    if rows.len() > 1 {
+        let mean = [
+            String::from("mean"),
+            String::new(),
+            format!("{:.4}", report.mean_acc),
+        ];
+        rows.push([mean.to_vec(), vec![String::new(); 2]].concat());
     }
+    let header = ["task", "n", "acc", "acc_norm", "perplexity"];
+    // A column that no task has is left out.
+    let used: Vec<usize> = (0..header.len())
+        .filter(|column| rows.iter().any(|row| !row[*column].is_empty()))
+        .collect();
+    let pick = |row: &Vec<String>| used.iter().map(|column| row[*column].clone()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(pick).collect();
+    let header: Vec<&str> = used.iter().map(|column| header[*column]).collect();
+    show::table(&header, &rows)
 }

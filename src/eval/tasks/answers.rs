@@ -1,8 +1,6 @@
 //! Tasks as the command `eval --tasks` does them: names in, their data read or fetched, every question answered, scores out.
 
-use super::{
-    PairEncoder, Sample, Task, TaskFile, TaskFiles, TaskOptions, TaskOutcome, TaskRun, evaluate, prepare,
-};
+use super::{PairEncoder, Task, TaskFile, TaskFiles, TaskOptions, TaskOutcome, TaskRun, evaluate, prepare};
 use crate::checkpoint::Model;
 use crate::error::{Error, Result};
 use crate::eval::Work;
@@ -90,8 +88,13 @@ impl TasksReport {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(crate) fn write_samples(&self, file: AtomicFile) -> Result<()> {
-        write_samples(file, self.tasks.iter().flat_map(|task| &task.samples))
+    pub(crate) fn write_samples(&self, mut file: AtomicFile) -> Result<()> {
+        for sample in self.tasks.iter().flat_map(|task| &task.samples) {
+            let mut line = serde_json::to_vec(sample).map_err(|e| Error::internal(e.to_string()))?;
+            line.push(b'\n');
+            file.write(&line)?;
+        }
+        file.finish()
     }
 }
 
@@ -121,14 +124,4 @@ impl DeviceJob for Answering<'_> {
         let model = (&self.model.checkpoint, &self.model.decoder);
         evaluate::<B>(model, &self.encoder, self.runs, device, self.observer)
     }
-}
-
-/// One line of JSON a sample.
-fn write_samples<'a>(mut file: AtomicFile, samples: impl Iterator<Item = &'a Sample>) -> Result<()> {
-    for sample in samples {
-        let mut line = serde_json::to_vec(sample).map_err(|e| Error::internal(e.to_string()))?;
-        line.push(b'\n');
-        file.write(&line)?;
-    }
-    file.finish()
 }
