@@ -2,7 +2,7 @@
 
 use super::{Repo, RepoKind};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub(crate) type Result<T, E = HubError> = std::result::Result<T, E>;
 
@@ -86,7 +86,8 @@ pub enum HubError {
 }
 
 impl HubError {
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+    #[cfg(feature = "hub")]
+    pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         move |error| Self::Io(action, path.to_path_buf(), error)
     }
 
