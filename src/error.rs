@@ -17,6 +17,7 @@ pub use crate::text::{DataError, TokenizerError};
 pub use fista_pruner_backends::DeviceError;
 pub use fista_pruner_models::ModelError;
 
+use crate::system::brief;
 use std::fmt;
 use std::path::Path;
 
@@ -97,7 +98,7 @@ impl From<HubError> for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&for_program(&self.inner().to_string()))
+        f.write_str(&for_program(&brief(&self.inner().to_string())))
     }
 }
 
@@ -121,13 +122,16 @@ impl Error {
 
     /// What can be done about it, where there is something.
     pub fn hint(&self) -> Option<String> {
-        self.advice().map(|advice| for_program(&advice))
+        self.advice().map(|advice| for_program(&brief(&advice)))
     }
 
     /// The fact and the advice, with settings as the command line spells them.
     pub(crate) fn for_command_line(&self) -> (String, Option<String>) {
-        let fact = for_command_line(&self.inner().to_string());
-        (fact, self.advice().map(|advice| for_command_line(&advice)))
+        let fact = for_command_line(&brief(&self.inner().to_string()));
+        (
+            fact,
+            self.advice().map(|advice| for_command_line(&brief(&advice))),
+        )
     }
 
     fn advice(&self) -> Option<String> {

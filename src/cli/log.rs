@@ -3,6 +3,7 @@
 
 use super::progress;
 use crate::error::Error;
+use crate::system::brief;
 use clap::builder::styling::{AnsiColor, Style};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -40,7 +41,7 @@ pub(super) fn failed(error: &Error) {
         // Many errors already spell their cause out.
         let text = match cause.downcast_ref::<Error>() {
             Some(error) => error.for_command_line().0,
-            None => cause.to_string(),
+            None => brief(&cause.to_string()).into_owned(),
         };
         if !said.contains(&text) {
             said.push_str(&text);

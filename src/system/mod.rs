@@ -1,12 +1,14 @@
 //! What a run asks of the operating system: files that appear whole or not at all, what an interruption removes, memory.
 
 mod atomic_file;
+mod brief;
 pub(crate) mod cleanup;
 mod error;
 mod memory;
 mod partial;
 
 pub(crate) use atomic_file::AtomicFile;
+pub(crate) use brief::brief;
 pub use error::IoError;
 pub(crate) use memory::{Memory, free_memory};
 pub(crate) use partial::PartialFolder;
