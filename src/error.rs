@@ -12,7 +12,7 @@ pub use crate::module::ModuleError;
 pub use crate::prune::PruneError;
 pub use crate::report::ReportError;
 pub use crate::solver::SolverError;
-pub use crate::system::IoError;
+pub use crate::system::{DestinationError, IoError};
 pub use crate::text::{DataError, TokenizerError};
 pub use fista_pruner_backends::DeviceError;
 pub use fista_pruner_models::ModelError;
@@ -58,6 +58,8 @@ macro_rules! rooms {
 rooms! {
     /// A file or folder could not be read, written, created or renamed.
     Io(IoError),
+    /// Nothing is written to a path.
+    Destination(DestinationError),
     /// A setting cannot be used.
     Config(ConfigError),
     /// A sparsity that is none, does not fit, or was not reached.
@@ -142,6 +144,7 @@ impl Error {
             Self::Model(ModelError::Source(source)) => source.downcast_ref::<Self>()?.advice(),
             // These facts are their own advice.
             Self::Io(_) | Self::Config(_) | Self::Artifact(_) | Self::Model(_) | Self::Internal(_) => None,
+            Self::Destination(error) => error.hint(),
             Self::Data(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             Self::Hub(error) => error.hint(),

@@ -12,7 +12,7 @@ use crate::checkpoint::header::{Entry, Header};
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Model, StoredDtype};
 use crate::error::{ArtifactError, ConfigError, Error, Result};
 use crate::report;
-use crate::system::AtomicFile;
+use crate::system::{AtomicFile, Destination};
 use fista_pruner_models::LayerOperator;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -103,12 +103,9 @@ impl OperatorMask {
 /// # Errors
 /// When the model has no zeros, `output` exists and `overwrite` is not set, or anything cannot be read or written.
 pub fn export(model: &Model, output: &Path, overwrite: bool) -> Result<MaskSummary> {
-    if !overwrite && output.exists() {
-        return Err(refused(
-            output,
-            "it exists already; pass ‹overwrite› to replace it".into(),
-        ));
-    }
+    let output = &Destination::new(output, overwrite)
+        .apart_from(model.dir())
+        .file()?;
     let mut masks = Masks::new();
     let operators = operators(model);
     for (name, shape) in &operators {
@@ -164,7 +161,8 @@ pub fn apply(dense: &Model, file: &Path, output: &Path, overwrite: bool) -> Resu
             Some(_) => {}
         }
     }
-    let mut writer = CheckpointWriter::create(&dense.checkpoint, output, overwrite)?;
+    let destination = Destination::new(output, overwrite).apart_from(file);
+    let mut writer = CheckpointWriter::create_at(&dense.checkpoint, &destination)?;
     for (name, mask) in &masks {
         let mut bytes = dense.checkpoint.raw(name)?;
         mask.apply(&mut bytes);

@@ -244,29 +244,6 @@ pub enum CheckpointError {
         found: usize,
     },
 
-    /// The output is there already.
-    #[error("the output `{}` exists already", path.display())]
-    OutputExists {
-        /// The output.
-        path: PathBuf,
-    },
-
-    /// The output is there, is to be replaced, and is not a checkpoint.
-    #[error("the output `{}` exists and is not a checkpoint folder, so it is not replaced", path.display())]
-    OutputIsNoCheckpoint {
-        /// The output.
-        path: PathBuf,
-    },
-
-    /// The output would lie in the source, or the source in the output.
-    #[error("the output `{}` and the model `{}` overlap", output.display(), source_dir.display())]
-    OutputOverlaps {
-        /// The output.
-        output: PathBuf,
-        /// The source checkpoint.
-        source_dir: PathBuf,
-    },
-
     /// A side file whose name is no plain name, or that of a weight file.
     #[error("`{name}` cannot be added to the output: {reason}")]
     SideFile {
@@ -333,9 +310,6 @@ impl CheckpointError {
                 "nothing was executed; take the model's safetensors version, or save only \
                  `model.state_dict()` with torch"
             }
-            Self::OutputExists { .. } => "choose another ‹output›, or pass ‹overwrite› to replace it",
-            Self::OutputIsNoCheckpoint { .. } => "choose another ‹output›, or remove it yourself",
-            Self::OutputOverlaps { .. } => "choose an ‹output› outside the model's folder",
             Self::DoesNotFit { .. }
             | Self::NotWritable { .. }
             | Self::Length { .. }

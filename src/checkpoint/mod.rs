@@ -23,16 +23,17 @@ pub(crate) mod packed;
 mod pickle;
 pub(crate) mod plain;
 mod pytorch;
+mod replaceable;
 mod stored_dtype;
 mod zip;
 
+pub use crate::system::Destination;
 pub(crate) use dtype::decode_into;
 pub use dtype::{encode, round_to};
 pub use error::CheckpointError;
 pub use find::ModelName;
 pub(crate) use layout::{WeightFormat, file_names};
 pub use model::Model;
-pub(crate) use output::resolve;
 pub(crate) use overlay::Overlay;
 pub use reader::{Checkpoint, TensorInfo};
 pub use stored_dtype::StoredDtype;

@@ -1,9 +1,10 @@
 //! The place a checkpoint is written to. In: the output's path. Out: a folder beside it to build in, which either takes
 //! the output's place in one step or vanishes with everything made for it.
 
-use super::{Checkpoint, CheckpointError};
-use crate::error::{Error, Result};
-use crate::system::PartialFolder;
+use super::Checkpoint;
+use super::replaceable::replaceable;
+use crate::error::{DestinationError, Error, Result};
+use crate::system::{Destination, PartialFolder};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -12,35 +13,30 @@ use std::path::{Path, PathBuf};
 pub(crate) struct OutputFolder {
     partial: PartialFolder,
     output: PathBuf,
-    overwrite: bool,
+    destination: Destination,
+    source: PathBuf,
 }
 
 impl OutputFolder {
-    /// Checks `output` against the source and what is there, and makes `<output>.partial-<random>` beside it.
-    pub(crate) fn create(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
-        Self::with(source, output, overwrite, PartialFolder::create)
-    }
-
-    /// As [`create`](Self::create), in the folder that `partial` gives for the output's parent and name.
-    pub(crate) fn with(
+    /// Checks `destination` against the source and what is there, and makes `<output>.partial-<random>` beside it, or takes the folder
+    /// that `partial` gives for the output's parent and name.
+    pub(crate) fn create(
         source: &Checkpoint,
-        output: &Path,
-        overwrite: bool,
+        destination: &Destination,
         partial: impl FnOnce(&Path, &OsStr) -> Result<PartialFolder>,
     ) -> Result<Self> {
-        let output = resolve(output)?;
-        refuse_overlap(source, &output)?;
-        if std::fs::symlink_metadata(&output).is_ok() {
-            refuse_existing(&output, overwrite)?;
-        }
+        let source = source.dir().to_path_buf();
+        let destination = destination.clone().apart_from(&source);
+        let output = destination.folder(|folder| replaceable(folder, &source))?;
         let (Some(parent), Some(name)) = (output.parent(), output.file_name()) else {
-            return Err(CheckpointError::OutputExists { path: output }.into());
+            return Err(DestinationError::Exists { path: output }.into());
         };
         let partial = partial(parent, name)?;
         Ok(Self {
             partial,
             output,
-            overwrite,
+            destination,
+            source,
         })
     }
 
@@ -64,9 +60,12 @@ impl OutputFolder {
     pub(crate) fn finish(self) -> Result<()> {
         sync_folder(self.partial.path())?;
         let aside = self.aside();
-        let (output, overwrite) = (self.output, self.overwrite);
-        self.partial
-            .publish(|partial| take_place(partial, &output, &aside, overwrite))
+        let (destination, source) = (self.destination, self.source);
+        self.partial.publish(|partial| {
+            // Somebody else may have put something there meanwhile.
+            let output = destination.folder(|folder| replaceable(folder, &source))?;
+            take_place(partial, &output, &aside)
+        })
     }
 
     /// `<output>.old-<random>`, with the random part of the partial folder, which nobody else has.
@@ -78,12 +77,8 @@ impl OutputFolder {
 }
 
 /// Puts `new` in the output's place; what is there goes to `aside` and, once that has worked, away.
-fn take_place(new: &Path, output: &Path, aside: &Path, overwrite: bool) -> Result<()> {
-    let mut old = None;
-    if std::fs::symlink_metadata(output).is_ok() {
-        refuse_existing(output, overwrite)?;
-        old = Some(aside);
-    }
+fn take_place(new: &Path, output: &Path, aside: &Path) -> Result<()> {
+    let old = output.exists().then_some(aside);
     swap(new, output, old)?;
     if let Some(parent) = output.parent()
         && let Err(error) = sync_folder(parent)
@@ -114,62 +109,6 @@ fn swap(new: &Path, output: &Path, aside: Option<&Path>) -> Result<()> {
         std::fs::rename(aside, output).map_err(Error::io("move back", aside))?;
     }
     Err(Error::io("rename to", output)(source))
-}
-
-/// A path's real form, whether it exists or not: links and `..` resolved as far as it exists.
-pub(crate) fn resolve(output: &Path) -> Result<PathBuf> {
-    let absolute = std::path::absolute(output).map_err(Error::io("resolve", output))?;
-    let mut existing = absolute.as_path();
-    let mut rest = Vec::new();
-    loop {
-        match existing.canonicalize() {
-            Ok(real) => return Ok(rest.iter().rev().fold(real, |path, name| path.join(name))),
-            Err(source) => match (existing.parent(), existing.file_name()) {
-                (Some(parent), Some(name)) => {
-                    rest.push(name.to_owned());
-                    existing = parent;
-                }
-                _ => return Err(Error::io("resolve", output)(source)),
-            },
-        }
-    }
-}
-
-/// Neither folder may hold the other, and replacing the output may not remove a weight file that the source links to.
-fn refuse_overlap(source: &Checkpoint, output: &Path) -> Result<()> {
-    let dir = source
-        .dir()
-        .canonicalize()
-        .map_err(Error::io("resolve", source.dir()))?;
-    let linked = |shard: &super::reader::Shard| {
-        shard
-            .file
-            .path
-            .canonicalize()
-            .is_ok_and(|real| real.starts_with(output))
-    };
-    if output.starts_with(&dir) || dir.starts_with(output) || source.shards().iter().any(linked) {
-        let source_dir = source.dir().to_path_buf();
-        return Err(CheckpointError::OutputOverlaps {
-            output: output.to_path_buf(),
-            source_dir,
-        }
-        .into());
-    }
-    Ok(())
-}
-
-/// Only with `overwrite`, and only a checkpoint or an empty folder: a mistyped path must not cost somebody their files.
-fn refuse_existing(output: &Path, overwrite: bool) -> Result<()> {
-    let path = output.to_path_buf();
-    if !overwrite {
-        return Err(CheckpointError::OutputExists { path }.into());
-    }
-    let empty = || std::fs::read_dir(output).is_ok_and(|mut entries| entries.next().is_none());
-    if output.is_dir() && (output.join("config.json").exists() || empty()) {
-        return Ok(());
-    }
-    Err(CheckpointError::OutputIsNoCheckpoint { path }.into())
 }
 
 /// Makes a folder's entries durable, where the platform and the file system have that.

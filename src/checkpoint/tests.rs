@@ -2,7 +2,7 @@
 
 use super::header::{Entry, Header};
 use super::*;
-use crate::error::{Error, IoError, Result};
+use crate::error::{DestinationError, Error, IoError, Result};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -102,6 +102,13 @@ fn write_index(dir: &Path, first: &str, first_shard: &str, second_shard: &str) {
 
 fn open(root: &TempDir) -> Checkpoint {
     Checkpoint::open(&root.path().join("model")).unwrap()
+}
+
+fn destination_error<T: std::fmt::Debug>(result: Result<T>) -> DestinationError {
+    match result {
+        Err(Error::Destination(error)) => error,
+        other => panic!("expected an error of the destination, got {other:?}"),
+    }
 }
 
 fn checkpoint_error<T: std::fmt::Debug>(result: Result<T>) -> CheckpointError {
@@ -504,8 +511,8 @@ fn links_are_followed_and_the_output_is_not_private() {
     assert_eq!(mode(&output), mode(&plain));
     // Replacing the folder that the links lead into would remove the source's own weights.
     fs::write(blobs.join("config.json"), "{}").unwrap();
-    let error = checkpoint_error(CheckpointWriter::create(&open(&root), &blobs, true));
-    assert!(matches!(error, CheckpointError::OutputOverlaps { .. }));
+    let error = destination_error(CheckpointWriter::create(&open(&root), &blobs, true));
+    assert!(matches!(error, DestinationError::Overlaps { .. }));
 }
 
 #[test]
@@ -531,18 +538,19 @@ fn an_existing_output_is_replaced_only_when_asked_and_only_at_the_end() {
     fs::write(output.join("keep.txt"), "mine").unwrap();
     let create = |overwrite| CheckpointWriter::create(&open(&root), &output, overwrite);
     assert!(matches!(
-        checkpoint_error(create(false)),
-        CheckpointError::OutputExists { .. }
+        destination_error(create(false)),
+        DestinationError::Exists { .. }
     ));
-    assert!(matches!(
-        checkpoint_error(create(true)),
-        CheckpointError::OutputIsNoCheckpoint { .. }
-    ));
-    fs::write(output.join("config.json"), "{}").unwrap();
+    let refused = |error| matches!(error, DestinationError::NotReplaced { .. });
+    assert!(refused(destination_error(create(true))));
+    fs::write(output.join("config.json"), r#"{"model_type": "opt"}"#).unwrap();
+    fs::write(output.join("pytorch_model.bin"), "old").unwrap();
+    assert!(refused(destination_error(create(true))));
+    fs::remove_file(output.join("keep.txt")).unwrap();
     drop(create(true).unwrap());
-    assert_eq!(names(&output), ["config.json", "keep.txt"]);
+    assert_eq!(names(&output), ["config.json", "pytorch_model.bin"]);
     let writer = create(true).unwrap();
-    assert_eq!(names(&output), ["config.json", "keep.txt"]);
+    assert_eq!(names(&output), ["config.json", "pytorch_model.bin"]);
     writer.finish().unwrap();
     assert_eq!(names(&output), ["config.json", "model.safetensors"]);
     assert_eq!(names(root.path()), ["model", "out"]);
@@ -551,8 +559,8 @@ fn an_existing_output_is_replaced_only_when_asked_and_only_at_the_end() {
     let writer = CheckpointWriter::create(&open(&root), &late, false).unwrap();
     fs::create_dir(&late).unwrap();
     assert!(matches!(
-        checkpoint_error(writer.finish()),
-        CheckpointError::OutputExists { .. }
+        destination_error(writer.finish()),
+        DestinationError::Exists { .. }
     ));
     assert_eq!(names(root.path()), ["late", "model", "out"]);
 }
@@ -567,9 +575,9 @@ fn the_output_may_not_overlap_the_source() {
         dir.join("../model"),
         root.path().to_path_buf(),
     ] {
-        let error = checkpoint_error(CheckpointWriter::create(&open(&root), &output, true));
+        let error = destination_error(CheckpointWriter::create(&open(&root), &output, true));
         assert!(
-            matches!(error, CheckpointError::OutputOverlaps { .. }),
+            matches!(error, DestinationError::Overlaps { .. }),
             "{}: {error}",
             output.display()
         );

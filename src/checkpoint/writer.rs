@@ -15,7 +15,7 @@ use super::layout::{WeightFormat, file_names};
 use super::output::OutputFolder;
 use super::{Checkpoint, CheckpointError, StoredDtype, encode};
 use crate::error::{Error, Result};
-use crate::system::PartialFolder;
+use crate::system::{Destination, PartialFolder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -76,7 +76,15 @@ impl CheckpointWriter {
     /// When `output` exists and `overwrite` is not set, when it exists and is not a checkpoint, when it overlaps with the
     /// source, or when anything cannot be read or written.
     pub fn create(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
-        let mut writer = Self::without_weights(source, output, overwrite)?;
+        Self::create_at(source, &Destination::new(output, overwrite))
+    }
+
+    /// As [`create`](Self::create), away from everything that `destination` names.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); when the output would be written into what the same run reads.
+    pub fn create_at(source: &Checkpoint, destination: &Destination) -> Result<Self> {
+        let mut writer = Self::without_weights(source, destination)?;
         writer.copy_weights(source)?;
         Ok(writer)
     }
@@ -96,12 +104,11 @@ impl CheckpointWriter {
     /// As [`create`](Self::create), and those of `open`.
     pub(crate) fn create_in(
         source: &Checkpoint,
-        output: &Path,
-        overwrite: bool,
+        destination: &Destination,
         open: impl FnOnce(&Path, &OsStr) -> Result<(PartialFolder, bool)>,
     ) -> Result<Self> {
         let mut begun = false;
-        let folder = OutputFolder::with(source, output, overwrite, |parent, name| {
+        let folder = OutputFolder::create(source, destination, |parent, name| {
             let (partial, filled) = open(parent, name)?;
             begun = filled;
             Ok(partial)
@@ -154,7 +161,7 @@ impl CheckpointWriter {
     /// # Errors
     /// As [`create`](Self::create); when `source` is not packed, or what it holds is not what was packed.
     pub fn unpack(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
-        let mut writer = Self::without_weights(source, output, overwrite)?;
+        let mut writer = Self::without_weights(source, &Destination::new(output, overwrite))?;
         for shard in source.shards() {
             let Some(packed) = &shard.packed else {
                 let file = shard.file.path.clone();
@@ -174,8 +181,9 @@ impl CheckpointWriter {
 
     /// The folder with the side files alone: the weight files, in whatever form, are for the caller to add with
     /// [`new_file`](Self::new_file).
-    pub(crate) fn without_weights(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<Self> {
-        let mut writer = Self::in_folder(OutputFolder::create(source, output, overwrite)?);
+    pub(crate) fn without_weights(source: &Checkpoint, destination: &Destination) -> Result<Self> {
+        let folder = OutputFolder::create(source, destination, PartialFolder::create)?;
+        let mut writer = Self::in_folder(folder);
         writer.copy_side_files(source)?;
         Ok(writer)
     }

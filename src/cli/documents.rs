@@ -3,9 +3,9 @@
 use super::help::{HEADINGS, MODEL};
 use super::show;
 use crate::error::{ConfigError, Error, Result};
-use crate::system::AtomicFile;
+use crate::system::{AtomicFile, Destination};
 use clap::{Args, Command};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const NAME: &str = "fista-pruner";
 
@@ -24,6 +24,9 @@ pub(crate) struct ManArgs {
     /// Write all pages into this folder. It is created if it does not exist.
     #[arg(long, value_name = "DIR", help_heading = MODEL)]
     output: Option<PathBuf>,
+    /// Replace pages that exist.
+    #[arg(long, requires = "output", help_heading = MODEL)]
+    overwrite: bool,
 }
 
 pub(crate) fn completions(args: &CompletionsArgs, mut program: Command) -> Result<()> {
@@ -37,7 +40,7 @@ pub(crate) fn completions(args: &CompletionsArgs, mut program: Command) -> Resul
 pub(crate) fn man(args: &ManArgs, program: Command) -> Result<()> {
     let pages = pages(program);
     if let Some(folder) = &args.output {
-        return write(&pages, folder);
+        return write(&pages, &Destination::new(folder, args.overwrite));
     }
     let wanted = match &args.page {
         None => NAME.to_owned(),
@@ -116,12 +119,13 @@ fn one_options_section(page: &str) -> String {
 }
 
 /// Writes the pages, each of which appears whole.
-fn write(pages: &[Page], folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+fn write(pages: &[Page], folder: &Destination) -> Result<()> {
+    let file = |page: &Page| format!("{}.1", page.name);
+    let folder = folder.shared_folder(pages.iter().map(file))?;
+    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     let _hold = crate::system::cleanup::hold();
     for page in pages {
-        let path = folder.join(format!("{}.1", page.name));
-        let mut file = AtomicFile::create(&path)?;
+        let mut file = AtomicFile::create(&folder.join(file(page)))?;
         file.write(page.text.as_bytes())?;
         file.finish()?;
     }

@@ -93,7 +93,8 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     };
     let model = name.open(hub)?;
     let windows = windows(args, &model, global)?;
-    let asked = args.zeroshot.read(global.quiet)?;
+    let text = windows.as_ref().map_or(&[][..], |windows| &windows.source.paths);
+    let asked = args.zeroshot.read(&model, text, global.quiet)?;
     let device = inputs::device(global)?;
     let text = match windows {
         None => None,

@@ -87,7 +87,7 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     let model = inputs::model(&args.model, global)?;
     let config = args.config(&model)?;
     let rates = Rates::parse(&args.allocation)?;
-    let calibration = args.calibrate.windows(&model, global)?;
+    let calibration = args.calibration(&config, &rates, &model, global)?;
     let evaluation = args.evaluation(&model, global)?;
     let run = PruneRun {
         model: &model,
@@ -126,6 +126,21 @@ impl PruneArgs {
             ignore: self.calibrate.ignore.clone(),
             ..PruneConfig::new(self.solver.sparsity, solver)
         })
+    }
+
+    /// Magnitudes need no text, and so none has to be named.
+    fn calibration(
+        &self,
+        config: &PruneConfig,
+        rates: &Rates,
+        model: &Model,
+        global: &Global,
+    ) -> Result<TokenWindows> {
+        let needed = config.needs_text() || rates.needs_text() || self.save_statistics.is_some();
+        if !needed && !model.is_demo && self.calibrate.calibration.is_empty() {
+            return Ok(TokenWindows::none());
+        }
+        self.calibrate.windows(model, global)
     }
 
     /// A part is no model: the demo's own text is not for it.

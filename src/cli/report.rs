@@ -5,7 +5,7 @@ use super::help::MODEL;
 use super::show;
 use crate::error::{ConfigError, Error, Result};
 use crate::report::{HTML_NAME, Report, html};
-use crate::system::AtomicFile;
+use crate::system::{AtomicFile, Destination, FilePlace};
 use clap::Args;
 use serde::Serialize;
 use std::fs::File;
@@ -18,9 +18,12 @@ pub(crate) struct ReportArgs {
     /// The folder of the pruned model, or its pruning_report.json.
     #[arg(long, value_name = "DIR|FILE")]
     input: PathBuf,
-    /// The page to write. It replaces an earlier page. Default: report.html next to the JSON file.
+    /// The page to write. Default: report.html next to the JSON file, in place of an earlier page.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Replace the page of --output if it exists.
+    #[arg(long, requires = "output")]
+    overwrite: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -31,11 +34,21 @@ struct Outcome {
 
 pub(crate) fn run(args: &ReportArgs, global: &Global) -> Result<()> {
     let (report, input) = Report::open(&args.input)?;
-    let output = args
-        .output
-        .clone()
-        .unwrap_or_else(|| input.with_file_name(HTML_NAME));
-    replace(&output, html::page(&report).as_bytes())?;
+    let (output, destination) = match &args.output {
+        Some(output) => {
+            let destination = Destination::new(output, args.overwrite);
+            (
+                output.clone(),
+                destination.apart_from(&args.input).apart_from(&input),
+            )
+        }
+        // The page of this very run, which is made anew.
+        None => {
+            let output = input.with_file_name(HTML_NAME);
+            (output.clone(), Destination::new(output, true))
+        }
+    };
+    write(&destination.file_or_stream()?, html::page(&report).as_bytes())?;
     let outcome = Outcome {
         input: input.display().to_string(),
         output: output.display().to_string(),
@@ -46,14 +59,17 @@ pub(crate) fn run(args: &ReportArgs, global: &Global) -> Result<()> {
 }
 
 /// Writes the page in place of an earlier one, and of nothing else.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    if path.exists() && !is_page(path) {
+fn write(place: &FilePlace, bytes: &[u8]) -> Result<()> {
+    if let FilePlace::Plain(path) = place
+        && path.exists()
+        && !is_page(path)
+    {
         return Err(Error::from(ConfigError::Setting {
             setting: "--output",
             reason: format!("`{}` exists and is no HTML page", path.display()),
         }));
     }
-    let mut file = AtomicFile::create(path)?;
+    let mut file = AtomicFile::open(place)?;
     file.write(bytes)?;
     file.finish()
 }

@@ -21,6 +21,9 @@ pub(crate) struct SolveArgs {
     /// Write the pruned weight to this safetensors file, as NAME.weight.
     #[arg(long, value_name = "FILE", help_heading = MODEL)]
     output: Option<PathBuf>,
+    /// Replace the file if it exists.
+    #[arg(long, requires = "output", help_heading = MODEL)]
+    overwrite: bool,
     #[command(flatten)]
     solver: SolverArgs,
 }
@@ -32,6 +35,7 @@ pub(crate) fn run(args: &SolveArgs, global: &Global) -> Result<()> {
         pattern: args.solver.sparsity,
         solver: args.solver.config(None)?,
         output: args.output.clone(),
+        overwrite: args.overwrite,
         device: inputs::device(global)?,
     };
     show::result(global.format, &run.run()?, |outcome| {

@@ -6,7 +6,7 @@ use super::{inputs, show};
 use crate::checkpoint::Model;
 use crate::error::Result;
 use crate::eval::tasks::{Questions, Task, TaskOptions, TaskOutcome, TasksReport};
-use crate::system::AtomicFile;
+use crate::system::{AtomicFile, Destination};
 use clap::Args;
 use fista_pruner_backends::DeviceSpec;
 use std::path::PathBuf;
@@ -33,6 +33,9 @@ pub(crate) struct ZeroShotArgs {
     /// Write every question with its log-likelihoods to this file, one JSON object per line.
     #[arg(long, value_name = "FILE", requires = "tasks")]
     log_samples: Option<PathBuf>,
+    /// Replace the file of --log-samples if it exists.
+    #[arg(long, requires = "log_samples")]
+    overwrite: bool,
 }
 
 /// Tasks in the order they were named.
@@ -50,11 +53,11 @@ pub(crate) struct Asked {
 }
 
 impl ZeroShotArgs {
-    /// Reads the data of the tasks that are asked for, if any.
+    /// Reads the data of the tasks that are asked for, if any. `text` is what else the command reads.
     ///
     /// # Errors
     /// When data is missing or damaged, or the samples' file cannot be created.
-    pub(crate) fn read(&self, quiet: bool) -> Result<Option<Asked>> {
+    pub(crate) fn read(&self, model: &Model, text: &[PathBuf], quiet: bool) -> Result<Option<Asked>> {
         let Some(TaskList(tasks)) = &self.tasks else {
             return Ok(None);
         };
@@ -63,10 +66,17 @@ impl ZeroShotArgs {
             limit: self.limit,
         };
         let folder = self.task_data.as_deref();
-        Ok(Some(Asked {
-            questions: Questions::read(tasks, folder, options, &mut inputs::hub(quiet))?,
-            log: self.log_samples.as_deref().map(AtomicFile::create).transpose()?,
-        }))
+        // Before anything is fetched.
+        let log = match &self.log_samples {
+            None => None,
+            Some(log) => {
+                let destination = Destination::new(log, self.overwrite).apart_from(model.dir());
+                let destination = destination.apart_from_all(text).apart_from_all(folder);
+                Some(AtomicFile::open(&destination.file_or_stream()?)?)
+            }
+        };
+        let questions = Questions::read(tasks, folder, options, &mut inputs::hub(quiet))?;
+        Ok(Some(Asked { questions, log }))
     }
 }
 

@@ -120,13 +120,17 @@ impl Pattern {
         }
     }
 
-    /// Number of zeros in a `[rows, columns]` matrix: `floor(rate · rows · columns)`, or `m − n` in each group.
+    /// Number of zeros in a `[rows, columns]` matrix: `floor(rate · rows · columns)`, or `m − n` in each group. One weight at least
+    /// is left.
     ///
     /// The floor is what the official SparseGPT and Wanda codes take (`int(numel * sparsity)`).
     pub fn zeros(&self, rows: usize, columns: usize) -> usize {
         match *self {
             // The nudge undoes the binary representation of decimal rates: 0.7 · 10 is 7 zeros, never 6.
-            Self::Unstructured(rate) => ((rate * (rows * columns) as f64) + 1e-6).floor() as usize,
+            Self::Unstructured(rate) => {
+                let wanted = ((rate * (rows * columns) as f64) + 1e-6).floor() as usize;
+                wanted.min((rows * columns).saturating_sub(1))
+            }
             Self::NOfM { n, m } => rows * (columns / m) * (m - n),
         }
     }

@@ -508,6 +508,11 @@ impl PruneConfig {
         }
     }
 
+    /// Whether inputs of the operators decide about weights. Magnitudes alone do without.
+    pub fn needs_text(&self) -> bool {
+        self.solver.method != Method::Magnitude || self.solver.polish > 0
+    }
+
     /// The zeros that the operator of this full name must have.
     pub fn pattern_for(&self, operator: &str) -> Pattern {
         self.patterns.get(operator).copied().unwrap_or(self.pattern)

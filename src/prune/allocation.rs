@@ -34,6 +34,22 @@ impl Allocation {
         ("owl", Self::Owl),
         ("error", Self::Error),
     ];
+
+    /// Refuses a pattern whose zeros cannot be moved between operators.
+    ///
+    /// # Errors
+    /// When the pattern is n:m, whose rate is fixed, and the allocation is not uniform.
+    pub fn check(self, pattern: Pattern) -> Result<()> {
+        match (self, pattern) {
+            (Self::Owl | Self::Error, Pattern::NOfM { .. }) => Err(Error::from(ConfigError::Setting {
+                setting: "‹allocation›",
+                reason: format!(
+                    "{pattern} fixes every operator's rate; write the patterns into a table file"
+                ),
+            })),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Where every operator's rate comes from.
@@ -61,6 +77,11 @@ impl Rates {
             }));
         }
         Ok(Self::Table(text.into()))
+    }
+
+    /// Whether inputs of the operators decide about the rates.
+    pub fn needs_text(&self) -> bool {
+        self.allocation() != Allocation::Uniform
     }
 
     /// The rule; a table leaves nothing to be found out.
@@ -116,17 +137,10 @@ pub fn allocate<B: SolverOps>(
     device: &B::Device,
     observer: &mut dyn Observer,
 ) -> Result<BTreeMap<String, Pattern>> {
-    let rate = match (allocation, config.pattern) {
-        (Allocation::Uniform, _) => return Ok(BTreeMap::new()),
-        (_, Pattern::Unstructured(rate)) => rate,
-        (_, pattern @ Pattern::NOfM { .. }) => {
-            return Err(Error::from(ConfigError::Setting {
-                setting: "‹allocation›",
-                reason: format!(
-                    "{pattern} fixes every operator's rate; write the patterns into a table file"
-                ),
-            }));
-        }
+    allocation.check(config.pattern)?;
+    let (Allocation::Owl | Allocation::Error, Pattern::Unstructured(rate)) = (allocation, config.pattern)
+    else {
+        return Ok(BTreeMap::new());
     };
     let shares = measure::<B>(source, config, (allocation, rate), device, observer)?;
     let budget: usize = selected(source.decoder, config)
@@ -372,23 +386,26 @@ fn convex(curve: &[(f64, f64)]) -> Vec<(f64, f64)> {
     hull
 }
 
-/// Whole zeros for fractional rates, exactly `budget` of them, none more than there are weights.
+/// Whole zeros for fractional rates, exactly `budget` of them. Every operator keeps a weight: [`Pattern::zeros`], whose sum the budget
+/// is, leaves each one too.
 fn exact(rates: &[f64], weights: &[usize], budget: usize) -> Vec<usize> {
     let wanted = rates
         .iter()
         .zip(weights)
         .map(|(rate, weights)| rate * *weights as f64);
-    let mut zeros: Vec<usize> = wanted.map(|zeros| zeros.max(0.0).floor() as usize).collect();
+    let most: Vec<usize> = weights.iter().map(|weights| weights.saturating_sub(1)).collect();
+    let wanted = wanted.map(|zeros| zeros.max(0.0).floor() as usize);
+    let mut zeros: Vec<usize> = wanted.zip(&most).map(|(zeros, most)| zeros.min(*most)).collect();
     let mut total: usize = zeros.iter().sum();
     // Rounding and clamping leave a little; it goes round from the first operator on.
     while total != budget {
         let short = budget.abs_diff(total);
         let each = (short / zeros.len().max(1)).max(1);
         let before = total;
-        for (zeros, weights) in zeros.iter_mut().zip(weights) {
+        for (zeros, most) in zeros.iter_mut().zip(&most) {
             let change = each.min(budget.abs_diff(total));
             if total < budget {
-                let change = change.min(weights - (*zeros).min(*weights));
+                let change = change.min(most - *zeros);
                 *zeros += change;
                 total += change;
             } else {
@@ -462,19 +479,18 @@ mod tests {
     proptest! {
         #[test]
         fn the_budget_is_met_exactly(
-            operators in prop::collection::vec((1usize..500, 0.0f64..1.0), 1..20),
-            share in 0.0f64..1.0,
+            operators in prop::collection::vec((1usize..500, 0.0f64..1.2), 1..20),
+            share in 0.0f64..=1.0,
         ) {
             let (weights, rates): (Vec<usize>, Vec<f64>) = operators.into_iter().unzip();
-            let budget = (weights.iter().sum::<usize>() as f64 * share) as usize;
+            let most: usize = weights.iter().map(|weights| weights - 1).sum();
+            let budget = (most as f64 * share) as usize;
             let zeros = exact(&rates, &weights, budget);
             prop_assert_eq!(zeros.iter().sum::<usize>(), budget);
             for (zeros, weights) in zeros.iter().zip(&weights) {
-                prop_assert!(zeros <= weights);
-                let rate = *zeros as f64 / *weights as f64;
-                if rate < 1.0 {
-                    prop_assert_eq!(Pattern::Unstructured(rate).zeros(1, *weights), *zeros);
-                }
+                prop_assert!(zeros < weights);
+                let pattern = Pattern::unstructured(*zeros as f64 / *weights as f64).unwrap();
+                prop_assert_eq!(pattern.zeros(1, *weights), *zeros);
             }
         }
     }

@@ -37,6 +37,13 @@ pub enum PruneError {
         reason: String,
     },
 
+    /// Another process is at work on the same output.
+    #[error("another process is writing in `{}` now", folder.display())]
+    Busy {
+        /// The folder that it writes.
+        folder: PathBuf,
+    },
+
     /// Parts of a run over several machines that do not make a whole.
     #[error("the parts in `{}` cannot be merged: {reason}", folder.display())]
     Parts {
@@ -59,6 +66,7 @@ impl PruneError {
             }
             Self::Statistics { .. } => return None,
             Self::Resume { .. } => "repeat the command as it was, or remove that folder to begin again",
+            Self::Busy { .. } => "wait until it ends, or stop it and repeat the command",
             Self::Parts { .. } => "run the shard that is named again, with the same settings as the others",
         };
         Some(advice.to_owned())

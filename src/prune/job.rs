@@ -18,7 +18,7 @@ use crate::config::PruneConfig;
 use crate::error::{ConfigError, Error, PatternError, Result};
 use crate::progress::Observer;
 use crate::report::{self, OperatorReport, Report, StageSeconds, html};
-use crate::system::free_memory;
+use crate::system::{Destination, free_memory};
 use crate::text::TokenWindows;
 use fista_pruner_backends::dispatch_opened;
 use std::ops::Range;
@@ -115,6 +115,11 @@ impl<'a> PruneRun<'a> {
             .devices
             .first()
             .ok_or_else(|| wrong("‹device›", "there is none".into()))?;
+        self.rates.allocation().check(self.config.pattern)?;
+        let needed = self.config.needs_text() || self.rates.needs_text() || self.save_statistics.is_some();
+        if needed && self.calibration.ids.is_empty() {
+            return Err(wrong("‹calibration›", "there is no window of text".into()));
+        }
         let mut config = self.config.clone();
         if let Rates::Table(path) = &self.rates {
             let operators = selected(&self.model.decoder, &config);
@@ -212,9 +217,8 @@ impl<'a> PruneRun<'a> {
             Some(shard) => {
                 let (part, space) = PartWriter::create(
                     checkpoint,
-                    &self.output,
+                    &self.destination(&self.output),
                     shard,
-                    self.overwrite,
                     identity,
                     self.resume,
                 )?;
@@ -250,17 +254,30 @@ impl<'a> PruneRun<'a> {
         })
     }
 
+    /// A path to write to, apart from everything that the run reads.
+    fn destination(&self, path: &Path) -> Destination {
+        let data = std::iter::once(self.calibration).chain(self.evaluation);
+        let table = match &self.rates {
+            Rates::Table(table) => Some(table),
+            Rates::By(_) => None,
+        };
+        Destination::new(path, self.overwrite)
+            .apart_from(self.model.dir())
+            .apart_from_all(data.flat_map(|windows| &windows.source.paths))
+            .apart_from_all(table)
+    }
+
     /// A copy of the model under construction, with a journal in it.
     fn writer(&self, identity: &serde_json::Value) -> Result<(CheckpointWriter, Workspace)> {
         let mut space = None;
         let checkpoint = &self.model.checkpoint;
-        let mut writer =
-            CheckpointWriter::create_in(checkpoint, &self.output, self.overwrite, |parent, name| {
-                let (partial, workspace) = Workspace::open(parent, name, identity, self.resume)?;
-                let begun = workspace.earlier.is_some();
-                space = Some(workspace);
-                Ok((partial, begun))
-            })?;
+        let destination = self.destination(&self.output);
+        let mut writer = CheckpointWriter::create_in(checkpoint, &destination, |parent, name| {
+            let (partial, workspace) = Workspace::open(parent, name, identity, self.resume)?;
+            let begun = workspace.earlier.is_some();
+            space = Some(workspace);
+            Ok((partial, begun))
+        })?;
         if self.resume {
             writer.keep();
         }
@@ -278,18 +295,20 @@ impl<'a> PruneRun<'a> {
         let Some(folder) = &self.save_statistics else {
             return Ok(None);
         };
+        let destination = self.destination(folder);
         if self.shard.is_some() {
             // All shards put their files there.
-            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            let folder = destination.shared_folder([])?;
+            std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         }
         let begun = space
             .earlier
             .as_ref()
             .and_then(|earlier| earlier.statistics.clone());
         if let Some(begun) = begun {
-            return StatisticsFolder::resume(folder, output, begun, layers).map(Some);
+            return StatisticsFolder::resume(&destination, output, begun, layers).map(Some);
         }
-        let mut statistics = StatisticsFolder::create(folder, output)?;
+        let mut statistics = StatisticsFolder::create(&destination, output, layers)?;
         if self.resume {
             statistics.keep();
         }

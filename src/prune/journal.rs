@@ -209,10 +209,7 @@ impl Journal {
             match Self::open(&folder)? {
                 None => {}
                 Some(Found::Busy) => {
-                    return Err(Error::from(PruneError::Resume {
-                        folder,
-                        reason: "a process is still writing there".into(),
-                    }));
+                    return Err(Error::from(PruneError::Busy { folder }));
                 }
                 Some(Found::Unbegun) => {
                     std::fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;

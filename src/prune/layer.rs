@@ -159,6 +159,10 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
             })
             .filter(|(_, name)| config.selects(name))
             .collect();
+        let nothing = self.source.windows.is_empty() && !config.needs_text();
+        if let (Some((operator, _)), true) = (chosen.first(), nothing) {
+            *shared = Some(Statistics::of_nothing(operator.in_features, &self.device));
+        }
         if let (Some((_, first)), None, None) = (chosen.first(), &state.real, &*shared) {
             *shared = Some(statistics(first, Accumulator::default(), None, dense)?);
         }
@@ -168,7 +172,7 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
         };
         if let Some((_, first)) = chosen.first() {
             let own = match &state.real {
-                Some(real) => {
+                Some(real) if !nothing => {
                     let target = dense.filter(|_| propagation.dense_target);
                     let mut weights = Vec::new();
                     for (operator, name) in &chosen {
@@ -178,7 +182,7 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
                     let accumulator = Accumulator::for_operators(weights, cross);
                     Some(statistics(first, accumulator, target, Some(real))?)
                 }
-                None => None,
+                _ => None,
             };
             let taken = match own {
                 Some(own) => Some(own),

@@ -5,6 +5,7 @@ use super::shard::Parts;
 use crate::checkpoint::{CheckpointWriter, Model};
 use crate::error::{PruneError, Result};
 use crate::report::{self, Report, StageSeconds};
+use crate::system::Destination;
 use std::path::Path;
 use std::time::Instant;
 
@@ -30,7 +31,10 @@ pub fn merge(parts: &Parts, model: &Model, output: &Path, overwrite: bool) -> Re
     if covered != layers {
         return Err(refuse(format!("they end at layer {covered} of {layers}")).into());
     }
-    let mut writer = CheckpointWriter::create(checkpoint, output, overwrite)?;
+    let mut writer = CheckpointWriter::create_at(
+        checkpoint,
+        &Destination::new(output, overwrite).apart_from(parts.folder()),
+    )?;
     parts.tensors(|name, bytes| writer.write_stored(name, bytes))?;
     let first = Report {
         output: output.display().to_string(),

@@ -1,11 +1,10 @@
 //! The folder of `prune --save-statistics`: one file a layer. It, or its new files where it exists already, appear only
 //! when the run is over.
 
-use crate::checkpoint::resolve;
 use crate::error::{ConfigError, Error, Result};
 use crate::prune::SavedStatistics;
 use crate::prune::saved::{self, NamedTensor};
-use crate::system::PartialFolder;
+use crate::system::{Destination, PartialFolder};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -19,9 +18,15 @@ pub(crate) struct StatisticsFolder {
 
 impl StatisticsFolder {
     /// A folder that will be at `path`, which must not lie inside `output`: that does not exist before it is finished.
-    pub(crate) fn create(path: &Path, output: &Path) -> Result<Self> {
-        let refuse = |reason: &str| refused(path, reason);
-        let resolved = place(path, output)?;
+    /// It must have none of the files of `layers`, unless they are to be replaced.
+    ///
+    /// # Errors
+    /// When nothing may be written there.
+    pub(crate) fn create(destination: &Destination, output: &Path, layers: &Range<usize>) -> Result<Self> {
+        Self::at(place(destination, output, layers)?)
+    }
+
+    fn at(resolved: PathBuf) -> Result<Self> {
         let partial = if resolved.is_dir() {
             // Within the folder, which may be the only writable one, or a file system of its own.
             PartialFolder::create(&resolved, "statistics".as_ref())?
@@ -29,7 +34,7 @@ impl StatisticsFolder {
             let (false, Some(parent), Some(name)) =
                 (resolved.exists(), resolved.parent(), resolved.file_name())
             else {
-                return Err(refuse("is no folder"));
+                return Err(refused(&resolved, "is no folder"));
             };
             PartialFolder::create(parent, name)?
         };
@@ -45,15 +50,20 @@ impl StatisticsFolder {
     ///
     /// # Errors
     /// When the folder is gone.
-    pub(crate) fn resume(path: &Path, output: &Path, begun: PathBuf, layers: &Range<usize>) -> Result<Self> {
-        let resolved = place(path, output)?;
+    pub(crate) fn resume(
+        destination: &Destination,
+        output: &Path,
+        begun: PathBuf,
+        layers: &Range<usize>,
+    ) -> Result<Self> {
+        let resolved = place(destination, output, &(0..0))?;
         if !begun.is_dir() {
             // All is done there but the checkpoint, or somebody has removed it.
             if resolved.is_dir() && layers.clone().any(|layer| resolved.join(file(layer)).exists()) {
-                return Self::create(path, output);
+                return Self::at(resolved);
             }
             return Err(refused(
-                path,
+                &resolved,
                 "was begun by the run that is to be resumed, and is gone",
             ));
         }
@@ -122,11 +132,11 @@ fn refused(path: &Path, reason: &str) -> Error {
     })
 }
 
-/// The folder's resolved path.
-fn place(path: &Path, output: &Path) -> Result<PathBuf> {
-    let resolved = resolve(path)?;
+/// The folder's resolved path, outside `output`, which does not exist yet.
+fn place(destination: &Destination, output: &Path, layers: &Range<usize>) -> Result<PathBuf> {
+    let resolved = destination.shared_folder(layers.clone().map(file))?;
     if resolved.starts_with(output) {
-        return Err(refused(path, "lies in the folder of --output"));
+        return Err(refused(&resolved, "lies in the folder of ‹output›"));
     }
     Ok(resolved)
 }

@@ -7,11 +7,11 @@
 
 use super::Workspace;
 use crate::checkpoint::build::FileBuilder;
-use crate::checkpoint::{Checkpoint, StoredDtype, encode, resolve};
+use crate::checkpoint::{Checkpoint, StoredDtype, encode};
 use crate::error::{ConfigError, Error, PruneError, Result};
 use crate::prune::difference;
 use crate::report::Report;
-use crate::system::PartialFolder;
+use crate::system::{Destination, PartialFolder};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -126,29 +126,23 @@ impl<'a> PartWriter<'a> {
     /// When `output` is a checkpoint or no folder; when the part is there and `overwrite` is not set; and [`PruneError::Resume`].
     pub(crate) fn create(
         source: &'a Checkpoint,
-        output: &Path,
+        destination: &Destination,
         shard: Shard,
-        overwrite: bool,
         identity: &Value,
         resume: bool,
     ) -> Result<(Self, Workspace)> {
-        let output = resolve(output)?;
+        let output = destination.shared_folder([])?;
         let refuse = |reason: String| {
             Error::from(PruneError::Parts {
                 folder: output.clone(),
                 reason,
             })
         };
-        if output.join("config.json").exists() || (output.exists() && !output.is_dir()) {
+        if output.join("config.json").exists() {
             return Err(refuse("it is no folder of parts".into()));
         }
         let name = shard.folder();
-        let target = output.join(&name);
-        if target.exists() && !overwrite {
-            return Err(refuse(format!(
-                "it has `{name}` already; ‹overwrite› replaces it"
-            )));
-        }
+        let target = Destination::new(output.join(&name), destination.overwrite()).folder(is_part)?;
         let (mut partial, workspace) = Workspace::open(&output, name.as_ref(), identity, resume)?;
         if resume {
             partial.keep();
@@ -212,6 +206,19 @@ impl<'a> PartWriter<'a> {
             std::fs::rename(partial, &target).map_err(Error::io("rename to", &target))
         })
     }
+}
+
+/// Whether a folder holds a part and nothing else.
+fn is_part(folder: &Path) -> Result<(), String> {
+    let unreadable = |e: std::io::Error| format!("cannot be looked into ({e})");
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        let name = name.to_string_lossy();
+        if name != DESCRIPTION && !(name.starts_with("layer-") && name.ends_with(".safetensors")) {
+            return Err(format!("holds `{name}`, which no part has"));
+        }
+    }
+    Ok(())
 }
 
 fn layer_file(layer: usize) -> String {

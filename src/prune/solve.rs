@@ -2,11 +2,12 @@
 
 use super::saved::{self, SavedOperator};
 use crate::config::{Pattern, SolverConfig};
-use crate::error::{ConfigError, Error, Result};
+use crate::error::Result;
 use crate::solver::{self, SolveInfo, StopReason};
+use crate::system::Destination;
 use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch_opened};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Everything that solving one matrix needs.
@@ -20,8 +21,10 @@ pub struct SolveRun {
     pub pattern: Pattern,
     /// How weights are chosen.
     pub solver: SolverConfig,
-    /// A file for the pruned weight, which must not exist.
+    /// A file for the pruned weight.
     pub output: Option<PathBuf>,
+    /// Whether a file that is there is replaced.
+    pub overwrite: bool,
     /// A device that [`open`](fista_pruner_backends::open) has opened.
     pub device: DeviceSpec,
 }
@@ -58,24 +61,21 @@ impl SolveRun {
     /// # Errors
     /// When the statistics cannot be used, the output exists, or as [`solver::solve`].
     pub fn run(&self) -> Result<Solved> {
-        if let Some(output) = self.output.as_deref().filter(|output| output.exists()) {
-            return Err(exists(output));
-        }
+        let output = match &self.output {
+            Some(output) => {
+                let destination = Destination::new(output, self.overwrite).apart_from(&self.statistics);
+                Some(destination.file()?)
+            }
+            None => None,
+        };
         let operator = saved::read(&self.statistics, &self.operator)?;
         let solved = dispatch_opened(&self.device, Work { run: self, operator })??;
-        if let Some(output) = &self.output {
+        if let Some(output) = &output {
             let name = format!("{}.weight", self.operator);
             saved::write(output, &[(name, solved.shape.to_vec(), solved.values.clone())])?;
         }
         Ok(solved)
     }
-}
-
-fn exists(output: &Path) -> Error {
-    Error::from(ConfigError::Setting {
-        setting: "‹output›",
-        reason: format!("`{}` exists already", output.display()),
-    })
 }
 
 /// What runs on the device.

@@ -184,6 +184,17 @@ pub(crate) fn sums_on_outputs(outputs: usize, inputs: usize) -> bool {
 }
 
 impl<B: SolverOps> Statistics<B> {
+    /// Of no token: every one of `inputs` counts the same, so that errors are those of the weights.
+    pub(crate) fn of_nothing(inputs: usize, device: &B::Device) -> Self {
+        Self {
+            gram: Tensor::eye(inputs, device),
+            drift: None,
+            drift_gram: None,
+            on_outputs: BTreeMap::new(),
+            tokens: 0,
+        }
+    }
+
     /// The pruning problem of one operator of the group, with dense weight `W [m, n]`.
     ///
     /// Where its inputs have drifted and the energy of that was not gathered for it, the energy is not a number, and

@@ -18,8 +18,16 @@ use std::path::{Path, PathBuf};
 /// The file that says what the others belong to.
 const STATE: &str = "recovery_state.json";
 
-/// What the names of all other files begin with.
-const PREFIX: &str = "recovery_";
+/// What the names of the layers' files begin with.
+const LAYER: &str = "recovery_layer_";
+
+/// What the names of the files of factors and moments begin with.
+const FACTORS: &str = "recovery_factors.bin.";
+
+/// The file of factors and moments after that many steps.
+pub(super) fn factors_file(steps: usize) -> String {
+    format!("{FACTORS}{steps}")
+}
 
 /// A folder of checkpoints.
 #[derive(Debug)]
@@ -183,7 +191,16 @@ impl Folder {
 const STEP: &str = "fista_pruner.step";
 
 fn layer_file(layer: usize) -> String {
-    format!("{PREFIX}layer_{layer:05}.safetensors")
+    format!("{LAYER}{layer:05}.safetensors")
+}
+
+/// Whether a recovery writes files of that name into its folder.
+fn is_ours(name: &str) -> bool {
+    let numbered = |first: &str, last: &str| {
+        let middle = name.strip_prefix(first).and_then(|rest| rest.strip_suffix(last));
+        middle.is_some_and(|middle| middle.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    name == STATE || numbered(LAYER, ".safetensors") || numbered(FACTORS, "")
 }
 
 /// Removes what a recovery has left in its folder, once its output is complete; the folder too, if nothing else is in it.
@@ -194,10 +211,10 @@ pub fn remove_checkpoints(folder: &Path) -> Result<()> {
     let entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?;
     for entry in entries {
         let path = entry.map_err(Error::io("read", folder))?.path();
-        let ours = path
+        if path
             .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
-        if ours {
+            .is_some_and(|name| is_ours(&name.to_string_lossy()))
+        {
             std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
     }

@@ -7,11 +7,11 @@ use super::{
 };
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Model};
 use crate::config::PruneConfig;
-use crate::error::{Error, Result};
+use crate::error::{ConfigError, Error, Result};
 use crate::eval::{PerplexityScore, perplexity};
 use crate::progress::Observer;
 use crate::report::{self, ModelReport, program};
-use crate::system::PartialFolder;
+use crate::system::{Destination, PartialFolder};
 use crate::text::TokenWindows;
 use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch_opened};
 use std::path::{Path, PathBuf};
@@ -49,16 +49,21 @@ impl RecoverRun<'_> {
     /// As [`recover`]; when the output cannot be written.
     pub fn run(&self, observer: &mut dyn Observer) -> Result<RecoveryReport> {
         self.recovery.validate()?;
-        let mut writer = CheckpointWriter::create(&self.pruned.checkpoint, &self.output, self.overwrite)?;
+        let destination = self.destination(&self.output);
+        let mut writer = CheckpointWriter::create_at(&self.pruned.checkpoint, &destination)?;
+        let folder = match &self.checkpoints {
+            Some(folder) => Some(checkpoints(&self.destination(folder), writer.output())?),
+            None => None,
+        };
+
         // The weights of mezo and subzero live in files: beside the output, where there is room for a model.
-        let beside = match (&self.checkpoints, &self.recovery) {
+        let beside = match (&folder, &self.recovery) {
             (None, Recovery::Mezo(_) | Recovery::Subzero(_)) => Some(beside(writer.output())?),
             _ => None,
         };
-        let folder = self.checkpoints.as_deref();
         let work = Work {
             run: self,
-            checkpoints: folder.or(beside.as_ref().map(PartialFolder::path)),
+            checkpoints: folder.as_deref().or(beside.as_ref().map(PartialFolder::path)),
             writer: &mut writer,
             observer,
         };
@@ -80,10 +85,31 @@ impl RecoverRun<'_> {
         remove_stale(writer.partial())?;
         writer.add_file(FILE_NAME, &report.to_json()?)?;
         writer.finish()?;
-        if let Some(folder) = &self.checkpoints {
+        if let Some(folder) = &folder {
             remove_checkpoints(folder)?;
         }
         Ok(report)
+    }
+
+    /// A path to write to, apart from everything that the run reads.
+    fn destination(&self, path: &Path) -> Destination {
+        let data = std::iter::once(self.calibration).chain(self.evaluation);
+        Destination::new(path, self.overwrite)
+            .apart_from(self.pruned.dir())
+            .apart_from_all(self.dense.map(Model::dir))
+            .apart_from_all(data.flat_map(|windows| &windows.source.paths))
+    }
+}
+
+/// The folder of checkpoints: a new one, or one with nothing in it but those of a recovery.
+fn checkpoints(destination: &Destination, output: &Path) -> Result<PathBuf> {
+    let folder = destination.shared_folder([])?;
+    match folder.starts_with(output) || output.starts_with(&folder) {
+        false => Ok(folder),
+        true => Err(Error::from(ConfigError::Setting {
+            setting: "‹checkpoints›",
+            reason: format!("`{}` and the folder of ‹output› overlap", folder.display()),
+        })),
     }
 }
 

@@ -5,7 +5,7 @@
 //! In: a pruned model, windows. Out: merged weights. The gradients go back through the model layer by layer: each layer is
 //! evaluated again from its input, so one layer is in memory, besides the inputs of all layers for the windows of a step.
 
-use super::checkpoints::{Exact, Folder};
+use super::checkpoints::{Exact, Folder, factors_file};
 use super::config::SppConfig;
 use super::gradient::{Tracked, Wanted, each, each_gradient, gradients};
 use super::job::{Hidden, RecoverJob, finite, mean_nll, window_states};
@@ -35,9 +35,6 @@ pub(super) const LOSS: &str = "mean negative log-likelihood per token, in nats";
 
 /// Steps between two checkpoints.
 const EVERY: usize = 8;
-
-/// The file of factors and moments.
-const STATE: &str = "recovery_factors.bin";
 
 /// The factors of one operator.
 #[derive(Module, Debug)]
@@ -358,17 +355,17 @@ impl<'a, B: SolverOps> Run<'a, B> {
         let bytes = Recorder::<Tracked<B>>::record(&recorder, records, ())
             .map_err(|e| Error::internal(format!("the factors cannot be stored: {e}")))?;
         // The count of steps is in the same file as what they led to, by name.
-        folder.write(&state_file(self.done.steps.len()), &bytes)?;
+        folder.write(&factors_file(self.done.steps.len()), &bytes)?;
         folder.save(&self.done)?;
         if let Some(old) = self.saved.replace(self.done.steps.len()) {
-            let path = folder.file(&state_file(old));
+            let path = folder.file(&factors_file(old));
             std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
         Ok(())
     }
 
     fn load(&mut self, folder: &Folder) -> Result<()> {
-        let path = folder.file(&state_file(self.done.steps.len()));
+        let path = folder.file(&factors_file(self.done.steps.len()));
         let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
         let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
         let (factors, optimizer) =
@@ -401,11 +398,6 @@ impl<'a, B: SolverOps> Run<'a, B> {
         }
         Ok(())
     }
-}
-
-/// The file of factors and moments after that many steps.
-fn state_file(steps: usize) -> String {
-    format!("{STATE}.{steps}")
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! A file that appears under its name when it is complete. In: a path and what is written. Out: the whole file, or whatever
-//! was there before.
+//! was there before. A pipe or a terminal is simply written to.
 
+use super::destination::FilePlace;
 use crate::error::{Error, Result};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
@@ -9,8 +11,14 @@ use tempfile::NamedTempFile;
 /// Written under another name in the same folder; gone if it is dropped unfinished.
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
-    file: BufWriter<NamedTempFile>,
+    file: Target,
     path: PathBuf,
+}
+
+#[derive(Debug)]
+enum Target {
+    Beside(BufWriter<NamedTempFile>),
+    Stream(BufWriter<File>),
 }
 
 impl AtomicFile {
@@ -32,8 +40,24 @@ impl AtomicFile {
             .tempfile_in(folder)
             .map_err(Error::io("create a file in", folder))?;
         Ok(Self {
-            file: BufWriter::new(file),
+            file: Target::Beside(BufWriter::new(file)),
             path: path.to_path_buf(),
+        })
+    }
+
+    /// A new plain file as [`create`](Self::create) makes it, or a stream that is there.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); when the stream cannot be opened.
+    pub(crate) fn open(place: &FilePlace) -> Result<Self> {
+        let path = match place {
+            FilePlace::Plain(path) => return Self::create(path),
+            FilePlace::Stream(path) => path,
+        };
+        let file = File::options().write(true).open(path);
+        Ok(Self {
+            file: Target::Stream(BufWriter::new(file.map_err(Error::io("open", path))?)),
+            path: path.clone(),
         })
     }
 
@@ -42,7 +66,11 @@ impl AtomicFile {
     /// # Errors
     /// When they cannot be written.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(Error::io("write", &self.path))
+        let written = match &mut self.file {
+            Target::Beside(file) => file.write_all(bytes),
+            Target::Stream(file) => file.write_all(bytes),
+        };
+        written.map_err(Error::io("write", &self.path))
     }
 
     /// Gives the file its name, in place of what may have it.
@@ -50,15 +78,17 @@ impl AtomicFile {
     /// # Errors
     /// When the rest cannot be written or the name not be given.
     pub(crate) fn finish(self) -> Result<()> {
-        let file = self
-            .file
+        let path = &self.path;
+        let file = match self.file {
+            Target::Stream(mut file) => return file.flush().map_err(Error::io("write", path)),
+            Target::Beside(file) => file,
+        };
+        let file = file
             .into_inner()
-            .map_err(|e| Error::io("write", &self.path)(e.into_error()))?;
-        file.as_file()
-            .sync_all()
-            .map_err(Error::io("write", &self.path))?;
-        file.persist(&self.path)
-            .map_err(|e| Error::io("create", &self.path)(e.error))?;
+            .map_err(|e| Error::io("write", path)(e.into_error()))?;
+        file.as_file().sync_all().map_err(Error::io("write", path))?;
+        file.persist(path)
+            .map_err(|e| Error::io("create", path)(e.error))?;
         Ok(())
     }
 }

@@ -3,12 +3,15 @@
 mod atomic_file;
 mod brief;
 pub(crate) mod cleanup;
+mod destination;
 mod error;
 mod memory;
 mod partial;
 
 pub(crate) use atomic_file::AtomicFile;
 pub(crate) use brief::brief;
+pub(crate) use destination::FilePlace;
+pub use destination::{Destination, DestinationError};
 pub use error::IoError;
 pub(crate) use memory::{Memory, free_memory};
 pub(crate) use partial::PartialFolder;

@@ -4,11 +4,14 @@
 use super::cleanup::{self, Hold, Registration};
 use crate::error::{Error, Result};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The folder, and the parent folders that were made to hold it.
 #[derive(Debug)]
 pub(crate) struct PartialFolder {
+    /// Held while the process lives; `None` where folders cannot be locked.
+    lock: Option<File>,
     // Dropped in this order: the folder before the parents that hold it, and what knows of them last.
     folder: Folder,
     made: MadeParents,
@@ -58,12 +61,20 @@ impl PartialFolder {
         let mut made = MadeParents::default();
         let mut hold = cleanup::hold();
         make_parents(parent, &mut made)?;
+        for left in left_behind(parent, &prefix.to_string_lossy()) {
+            tracing::warn!(
+                "`{}` was left by an earlier run that was killed. If it was `prune`, the same command with --resume goes on there. \
+                 Otherwise it can be removed",
+                left.display()
+            );
+        }
         let folder = builder
             .tempdir_in(parent)
             .map_err(Error::io("create a folder in", parent))?;
         let path = folder.keep();
         let registration = hold.register(&path, &made.0);
         Ok(Self {
+            lock: lock(&path),
             folder: Folder {
                 path,
                 temporary: true,
@@ -76,6 +87,7 @@ impl PartialFolder {
     /// Takes over a folder that an ended process has left; it stays if this one ends early too.
     pub(crate) fn adopt(path: PathBuf) -> Self {
         Self {
+            lock: lock(&path),
             folder: Folder {
                 path,
                 temporary: false,
@@ -106,6 +118,8 @@ impl PartialFolder {
 
     /// Keeps what was made: `publish` has just moved the folder to its place, uninterrupted.
     pub(crate) fn publish(mut self, publish: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        // Some systems do not move a folder that is open.
+        self.lock = None;
         let hold: Hold = cleanup::hold();
         let published = publish(&self.folder.path);
         if published.is_ok() {
@@ -116,6 +130,24 @@ impl PartialFolder {
         drop(hold);
         published
     }
+}
+
+/// A lock on the folder, which says that its process lives.
+fn lock(folder: &Path) -> Option<File> {
+    let file = File::open(folder).ok()?;
+    file.try_lock().ok().map(|()| file)
+}
+
+/// Folders under construction whose processes have ended.
+fn left_behind(parent: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let mut left: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir() && lock(path).is_some())
+        .collect();
+    left.sort_unstable();
+    left
 }
 
 fn make_parents(parent: &Path, made: &mut MadeParents) -> Result<()> {

@@ -98,6 +98,9 @@ pub struct DataSource {
     pub names: Vec<String>,
     /// SHA-256 in hex of their bytes as they lie on disk, one file after the other.
     pub sha256: String,
+    /// Where the files lie on this machine; none for text in memory.
+    #[serde(skip)]
+    pub paths: Vec<PathBuf>,
 }
 
 impl DataSource {
@@ -139,6 +142,7 @@ impl Documents {
             DataSource {
                 names: vec![name.to_owned()],
                 sha256,
+                paths: Vec::new(),
             },
         )
     }
@@ -176,8 +180,12 @@ impl EvaluationText {
     /// A text in memory, under the name of a file.
     pub fn from_text(name: &str, text: &str) -> Self {
         let sha256 = format!("{:x}", Sha256::digest(text));
-        let names = vec![name.to_owned()];
-        Self::new(vec![text.to_owned().into()], DataSource { names, sha256 })
+        let source = DataSource {
+            names: vec![name.to_owned()],
+            sha256,
+            paths: Vec::new(),
+        };
+        Self::new(vec![text.to_owned().into()], source)
     }
 }
 
@@ -219,6 +227,7 @@ pub fn read_documents(files: &[PathBuf], options: &TextOptions) -> Result<Docume
         DataSource {
             names,
             sha256: format!("{:x}", hasher.finalize()),
+            paths: files.to_vec(),
         },
     )
 }
@@ -247,8 +256,12 @@ pub fn read_text(files: &[PathBuf], options: &TextOptions) -> Result<EvaluationT
         }
     }
     let names = files.iter().map(|file| name_of(file)).collect();
-    let sha256 = format!("{:x}", hasher.finalize());
-    Ok(EvaluationText::new(texts, DataSource { names, sha256 }))
+    let source = DataSource {
+        names,
+        sha256: format!("{:x}", hasher.finalize()),
+        paths: files.to_vec(),
+    };
+    Ok(EvaluationText::new(texts, source))
 }
 
 /// The texts as one, where none is a conversation.

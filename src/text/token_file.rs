@@ -84,6 +84,7 @@ pub fn token_windows(file: &Path, model_vocab: usize) -> Result<TokenWindows> {
         source: DataSource {
             names: vec![name],
             sha256: format!("{:x}", hasher.finalize()),
+            paths: vec![file.to_path_buf()],
         },
     })
 }

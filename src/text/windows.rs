@@ -8,6 +8,7 @@ use crate::text::Tokenizer;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// Windows of token ids of equal length.
@@ -47,6 +48,22 @@ pub struct WindowsSummary {
 }
 
 impl TokenWindows {
+    /// No text, for methods that need none.
+    pub fn none() -> Self {
+        Self {
+            ids: Vec::new(),
+            seq_len: 0,
+            protocol: "no text: the magnitudes of the weights decide".into(),
+            source: DataSource {
+                names: Vec::new(),
+                sha256: format!("{:x}", Sha256::digest("")),
+                paths: Vec::new(),
+            },
+            total_tokens: 0,
+            seed: 0,
+        }
+    }
+
     /// Tokens of all windows.
     pub fn tokens(&self) -> usize {
         self.ids.len() * self.seq_len

@@ -448,7 +448,7 @@ fn an_output_that_is_not_a_checkpoint_is_never_replaced() {
     std::fs::create_dir(workspace.path("out")).unwrap();
     workspace.write("out/thesis.tex", b"years of work");
     let line = format!("{PRUNE} --overwrite");
-    workspace.refuse(&line, &["out", "not a checkpoint", "hint:"]);
+    workspace.refuse(&line, &["out", "no config.json of a model", "hint:"]);
     workspace.refuse(
         &line.replace("--output out", "--output model"),
         &["model", "overlap", "hint:"],
@@ -589,8 +589,8 @@ fn the_wording_of_common_mistakes() {
     exit code 1
     ----- stdout
     ----- stderr
-    error: the output `[ROOT]/model` and the model `model` overlap
-    hint: choose an --output outside the model's folder
+    error: the output `model` overlaps with `[ROOT]/model`, which this command reads
+    hint: choose a path outside of everything that the command reads
     ");
     std::fs::remove_file(workspace.path("model/model-00002-of-00004.safetensors")).unwrap();
     insta::assert_snapshot!(workspace.transcript(PRUNE), @r"

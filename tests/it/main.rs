@@ -21,6 +21,7 @@ mod hub_model;
 mod library;
 mod module;
 mod module_training;
+mod outputs;
 mod progress;
 mod recover;
 mod report;

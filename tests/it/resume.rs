@@ -183,7 +183,7 @@ fn a_living_run_is_left_alone() {
     child.wait().unwrap();
     assert_eq!(outcome.code, 1);
     assert!(
-        outcome.stderr.contains("still writing there"),
+        outcome.stderr.contains("another process is writing"),
         "{}",
         outcome.stderr
     );

@@ -12,7 +12,7 @@
 use super::Sizes;
 use crate::checkpoint::build::FileBuilder;
 use crate::checkpoint::plain::{PlainShard, index_json};
-use crate::checkpoint::{CheckpointWriter, Model, StoredDtype};
+use crate::checkpoint::{CheckpointWriter, Destination, Model, StoredDtype};
 use crate::error::{ConfigError, Error, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -89,7 +89,7 @@ pub fn export(model: &Model, output: &Path, overwrite: bool) -> Result<ExportSum
     };
     let ignored = ignored(model, dense);
     let config = config(model, sparse_format, &operators, &ignored)?;
-    let writer = CheckpointWriter::without_weights(&model.checkpoint, output, overwrite)?;
+    let writer = CheckpointWriter::without_weights(&model.checkpoint, &Destination::new(output, overwrite))?;
     let path = writer.partial().join("config.json");
     std::fs::write(&path, format!("{config:#}\n")).map_err(Error::io("write", &path))?;
     let mut summary = ExportSummary {

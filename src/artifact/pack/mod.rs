@@ -7,7 +7,7 @@
 pub mod compressed_tensors;
 
 use crate::checkpoint::packed::{PackedTensor, packed_index_name, packed_name, write_shard};
-use crate::checkpoint::{Checkpoint, CheckpointWriter, WeightFormat};
+use crate::checkpoint::{Checkpoint, CheckpointWriter, Destination, WeightFormat};
 use crate::error::{Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ pub struct PackSummary {
 /// # Errors
 /// When anything cannot be read or written, or as [`CheckpointWriter::create`].
 pub fn pack(source: &Checkpoint, output: &Path, overwrite: bool) -> Result<PackSummary> {
-    let writer = CheckpointWriter::without_weights(source, output, overwrite)?;
+    let writer = CheckpointWriter::without_weights(source, &Destination::new(output, overwrite))?;
     let mut summary = PackSummary {
         packed_tensors: Sizes::default(),
         by_encoding: BTreeMap::new(),

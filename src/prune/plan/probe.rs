@@ -92,7 +92,7 @@ impl DeviceJob for Probe<'_> {
             ..PlannedSeconds::default()
         };
         let (through, head) = forward::<B>(source(1), device)?;
-        let tokens = (source(1).windows.len() * window) as f64;
+        let tokens = (source(1).windows.len() * window).max(1) as f64;
         let per_token = through / tokens;
         // Layers that are only passed through: before a shard's first, and those without an operator to prune.
         let passed = self.room.layers.end as f64 - layers;
