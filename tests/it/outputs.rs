@@ -51,12 +51,12 @@ const WRITERS: [Writer; 14] = [
         inputs: &["parts", "model"],
     },
     Writer {
-        line: "recover --model pruned --dense model --calibration ids.safetensors --output OUT",
+        line: "recover --method block --model pruned --dense model --calibration ids.safetensors --output OUT",
         kind: Kind::Folder,
         inputs: &["pruned", "model", "ids.safetensors"],
     },
     Writer {
-        line: "recover --model pruned --dense model --calibration ids.safetensors --output new --checkpoints OUT",
+        line: "recover --method block --model pruned --dense model --calibration ids.safetensors --output new --checkpoints OUT",
         kind: Kind::Files,
         inputs: &["pruned", "model", "ids.safetensors"],
     },
@@ -148,24 +148,31 @@ fn nothing_that_a_command_reads_is_written_over() {
 fn links_are_followed() {
     use std::os::unix::fs::symlink;
     let workspace = workspace();
+    let before = workspace.tree();
+    // Where nobody reads every file.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link");
+    let name = link.display().to_string();
     for writer in &WRITERS {
-        let link = workspace.path("link");
-        symlink(workspace.path(writer.inputs[0]), &link).unwrap();
-        workspace.refuse(&to(writer, "link"), &["overlap"]);
-        std::fs::remove_file(&link).unwrap();
-        if workspace.path(writer.inputs[0]).is_dir() {
-            symlink(workspace.path(writer.inputs[0]).join("new"), &link).unwrap();
-            workspace.refuse(&to(writer, "link"), &["overlap"]);
+        let input = workspace.path(writer.inputs[0]);
+        let mut targets = vec![input.clone()];
+        if input.is_dir() {
+            targets.push(input.join("new"));
+        }
+        for target in targets {
+            symlink(target, &link).unwrap();
+            let outcome = workspace.run(&to(writer, &name));
+            outcome.check_failure(writer.line, &["overlap"]);
+            assert!(link.is_symlink());
             std::fs::remove_file(&link).unwrap();
         }
     }
-    symlink("real.safetensors", workspace.path("link")).unwrap();
-    workspace.succeed("mask export --model pruned --output link");
-    assert!(workspace.path("link").is_symlink());
-    assert_eq!(
-        workspace.read("real.safetensors"),
-        workspace.read("mask.safetensors")
-    );
+    same_trees(&before, &workspace.tree(), "links");
+    symlink("real.safetensors", &link).unwrap();
+    workspace.succeed(&format!("mask export --model pruned --output {name}"));
+    assert!(link.is_symlink());
+    let real = std::fs::read(elsewhere.path().join("real.safetensors")).unwrap();
+    assert_eq!(real, workspace.read("mask.safetensors"));
 }
 
 #[test]
@@ -258,29 +265,22 @@ fn every_flag_that_writes_is_tested() {
 fn pipes_and_devices() {
     use std::os::unix::fs::FileTypeExt;
     let workspace = workspace();
-    let kind = |name: &str| {
-        std::fs::symlink_metadata(workspace.path(name))
-            .unwrap()
-            .file_type()
-    };
-    let pipe = workspace.path("tmp/pipe");
-    assert!(
-        std::process::Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap()
-            .success()
-    );
+    // Where nobody reads every file.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let pipe = elsewhere.path().join("pipe");
+    let is_pipe = || std::fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo();
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let name = pipe.display();
     let log = "eval --tasks rte --limit 1 --task-data tasks --log-samples";
-    let page = "report --input pruned --output";
-    for line in [log, page] {
+    for line in [log, "report --input pruned --output"] {
         let reader = std::thread::spawn({
             let pipe = pipe.clone();
             move || std::fs::read(pipe).unwrap()
         });
-        workspace.succeed(&format!("{line} tmp/pipe"));
+        workspace.succeed(&format!("{line} {name}"));
         assert!(reader.join().unwrap().len() > 100, "{line}");
-        assert!(kind("tmp/pipe").is_fifo());
+        assert!(is_pipe());
         workspace.succeed(&format!("{line} /dev/null"));
     }
     let before = workspace.tree();
@@ -288,9 +288,9 @@ fn pipes_and_devices() {
         "mask export --model pruned --output",
         "pack --model pruned --output",
     ] {
-        let outcome = workspace.run(&format!("{line} tmp/pipe --overwrite"));
-        outcome.check_failure(line, &["tmp/pipe", "hint:"]);
-        assert!(kind("tmp/pipe").is_fifo());
+        let outcome = workspace.run(&format!("{line} {name} --overwrite"));
+        outcome.check_failure(line, &["pipe", "hint:"]);
+        assert!(is_pipe());
     }
     same_trees(&before, &workspace.tree(), "pipes");
     let stdout = workspace
@@ -323,10 +323,6 @@ fn magnitude_pruning_without_text() {
     workspace.succeed(&format!(
         "{line} --calibration ids.safetensors --propagate none --output with"
     ));
-    assert_eq!(
-        workspace.read("out/model.safetensors.index.json"),
-        workspace.read("with/model.safetensors.index.json")
-    );
     let (out, with) = (workspace.weights("out"), workspace.weights("with"));
     assert!(out.0 == with.0);
     for operator in report["operators"].as_array().unwrap() {
@@ -371,7 +367,7 @@ fn allocations_at_every_sparsity() {
             wanted += (((sparsity * size as f64) + 1e-6).floor() as u64).min(size - 1);
             let rate: f64 = operator["pattern"].as_str().unwrap().parse().unwrap();
             assert!((0.0..1.0).contains(&rate), "{operator}");
-            meant += (rate * size as f64).round() as u64;
+            meant += (((rate * size as f64) + 1e-6).floor() as u64).min(size - 1);
         }
         assert!(
             zeros >= wanted && meant == wanted,
