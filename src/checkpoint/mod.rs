@@ -24,6 +24,7 @@ mod pickle;
 pub(crate) mod plain;
 mod pytorch;
 mod replaceable;
+mod side_files;
 mod stored_dtype;
 mod zip;
 
@@ -36,9 +37,9 @@ pub(crate) use layout::{WeightFormat, file_names};
 pub use model::Model;
 pub(crate) use overlay::Overlay;
 pub use reader::{Checkpoint, TensorInfo};
+pub(crate) use side_files::holds_weights;
 pub use stored_dtype::StoredDtype;
 pub use writer::CheckpointWriter;
-pub(crate) use writer::holds_weights;
 
 #[cfg(test)]
 mod tests;

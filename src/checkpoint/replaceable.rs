@@ -1,7 +1,7 @@
 //! What `--overwrite` may remove. In: a folder. Out: whether all that it holds is a checkpoint's; a mistyped path must not cost
 //! somebody their files.
 
-use super::holds_weights;
+use super::side_files::holds_weights;
 use serde_json::Value;
 use std::path::Path;
 

@@ -10,8 +10,8 @@ mod partial;
 
 pub(crate) use atomic_file::AtomicFile;
 pub(crate) use brief::brief;
+pub use destination::Destination;
 pub(crate) use destination::FilePlace;
-pub use destination::{Destination, DestinationError};
-pub use error::IoError;
+pub use error::{DestinationError, IoError};
 pub(crate) use memory::{Memory, free_memory};
 pub(crate) use partial::PartialFolder;
