@@ -16,6 +16,7 @@ mod cli_verify;
 mod devices;
 mod docs;
 mod documents;
+mod fuzz;
 mod hub_data;
 mod hub_model;
 mod library;
