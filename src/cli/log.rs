@@ -54,8 +54,22 @@ pub(super) fn failed(error: &Error) {
             let _ = write!(fact, ": {cause}");
         }
         progress::error(&fact, hint.as_deref());
-        return;
+    } else {
+        let text = error_text(&fact, &causes, hint.as_deref());
+        progress::around_view(|| say(&text));
     }
+}
+
+/// Says what ended the program without an error value: a fault of its own, or memory that it was not given.
+pub(super) fn ended(fact: &str, hint: &str) {
+    if progress::is_json() {
+        progress::error(fact, Some(hint));
+    } else {
+        say(&error_text(fact, &[], Some(hint)));
+    }
+}
+
+fn error_text(fact: &str, causes: &[String], hint: Option<&str>) -> String {
     let mut text = format!("{} {fact}\n", label("error:", AnsiColor::Red));
     for cause in causes {
         let _ = writeln!(text, "  caused by: {cause}");
@@ -63,7 +77,7 @@ pub(super) fn failed(error: &Error) {
     if let Some(hint) = hint {
         let _ = writeln!(text, "{} {hint}", label("hint:", AnsiColor::Cyan));
     }
-    progress::around_view(|| say(&text));
+    text
 }
 
 /// Says that a signal ended the run.

@@ -42,6 +42,30 @@ use clap::FromArgMatches;
 use command::{Arguments, Command, program};
 use std::process::ExitCode;
 
+pub use signals::out_of_memory;
+
+/// Has a panic said as an error is, unless it becomes one. Rust's own words and its trace follow where they are asked for.
+fn say_faults() {
+    let own = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if crate::system::is_guarded() {
+            return;
+        }
+        progress::clear();
+        let what = crate::system::brief(panic.payload_as_str().unwrap_or("something broke off"));
+        let place = panic
+            .location()
+            .map_or(String::new(), |place| format!(" ({place})"));
+        log::ended(
+            &format!("a fault of this program: {what}{place}"),
+            "please report it, with the whole command; the environment variable RUST_BACKTRACE=1 adds where it came from",
+        );
+        if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
+            own(panic);
+        }
+    }));
+}
+
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
     let matches = program().get_matches();
@@ -49,6 +73,7 @@ pub fn main() -> ExitCode {
     let global = &arguments.global;
     progress::start(global.progress, matches.subcommand_name().unwrap_or_default());
     log::start(global.verbose, global.quiet);
+    say_faults();
     if let Err(error) = signals::watch() {
         tracing::warn!("an interruption will leave temporary folders behind: {error}");
     }

@@ -12,6 +12,7 @@ use crate::error::{ConfigError, Error, Result, SolverError};
 use crate::progress::{Event, Observer, silent};
 use crate::prune::Limits;
 use crate::report::{LayerSeconds, OperatorReport};
+use crate::system::{Panicked, guarded};
 use burn::tensor::{Tensor, TensorData};
 use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps, dispatch_opened};
 use std::ops::Range;
@@ -149,11 +150,10 @@ pub fn prune_on_devices(
 
 /// Runs a thread's part; a panic inside it is an error like others.
 fn dispatched<J: DeviceJob<Output = Result<()>>>(device: &DeviceSpec, job: J) -> Result<()> {
-    let run = std::panic::AssertUnwindSafe(|| dispatch_opened(device, job));
-    match std::panic::catch_unwind(run) {
+    match guarded(|| dispatch_opened(device, job)) {
         Ok(outcome) => outcome?,
-        Err(_) => Err(Error::from(SolverError::DeviceFailed {
-            reason: format!("the work on `{device}` broke off"),
+        Err(Panicked(what)) => Err(Error::from(SolverError::DeviceFailed {
+            reason: format!("the work on `{device}` broke off: {what}"),
         })),
     }
 }

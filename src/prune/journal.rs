@@ -303,7 +303,7 @@ mod tests {
         journal.file.write_all(b"{\"layer\":{\"layer\":2").unwrap();
         // As long as the process lives, nobody goes on with it.
         let find = |identity: &Value| Journal::find(root.path(), "out", identity);
-        assert!(find(&identity).unwrap_err().to_string().contains("still writing"));
+        assert!(find(&identity).unwrap_err().to_string().contains("is writing"));
         drop(journal);
 
         let (found, mut journal, earlier) = find(&identity).unwrap().unwrap();

@@ -5,7 +5,7 @@ use super::error::DestinationError;
 use crate::error::{Error, Result};
 use std::fs::{FileType, Metadata};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A path to write to, with what must stay as it is.
 #[derive(Debug, Clone)]
@@ -189,7 +189,7 @@ fn resolve(output: &Path) -> Result<PathBuf> {
     const LINKS: usize = 40;
     let mut absolute = std::path::absolute(output).map_err(Error::io("resolve", output))?;
     for _ in 0..LINKS {
-        let path = existing(&absolute, output)?;
+        let path = existing(&absolute);
         match std::fs::read_link(&path) {
             Ok(target) => absolute = path.parent().unwrap_or(Path::new("/")).join(target),
             Err(_) => return Ok(path),
@@ -199,21 +199,19 @@ fn resolve(output: &Path) -> Result<PathBuf> {
     Err(DestinationError::Link { path }.into())
 }
 
-fn existing(absolute: &Path, output: &Path) -> Result<PathBuf> {
-    let mut existing = absolute;
-    let mut rest = Vec::new();
-    loop {
-        match existing.canonicalize() {
-            Ok(real) => return Ok(rest.iter().rev().fold(real, |path, name| path.join(name))),
-            Err(source) => match (existing.parent(), existing.file_name()) {
-                (Some(parent), Some(name)) => {
-                    rest.push(name.to_owned());
-                    existing = parent;
-                }
-                _ => return Err(Error::io("resolve", output)(source)),
-            },
+fn existing(absolute: &Path) -> PathBuf {
+    let mut real = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            // What is there has no link in it by now, so that this is its parent.
+            Component::ParentDir => drop(real.pop()),
+            other => real.push(other),
+        }
+        if let Ok(found) = real.canonicalize() {
+            real = found;
         }
     }
+    real
 }
 
 fn metadata(path: &Path) -> Result<Option<Metadata>> {

@@ -5,6 +5,7 @@ mod brief;
 pub(crate) mod cleanup;
 mod destination;
 mod error;
+mod guard;
 mod memory;
 mod partial;
 
@@ -13,5 +14,6 @@ pub(crate) use brief::brief;
 pub use destination::Destination;
 pub(crate) use destination::FilePlace;
 pub use error::{DestinationError, IoError};
+pub(crate) use guard::{Panicked, guarded, is_guarded};
 pub(crate) use memory::{Memory, free_memory};
 pub(crate) use partial::PartialFolder;

@@ -20,6 +20,8 @@ mod fuzz;
 mod hub_data;
 mod hub_model;
 mod library;
+#[cfg(target_os = "linux")]
+mod limits;
 mod module;
 mod module_training;
 mod outputs;

@@ -150,11 +150,15 @@ fn a_failed_run_leaves_no_statistics() {
     workspace.refuse(&format!("{line} new/saved"), &["model.layers.2.mlp.down_proj"]);
     std::fs::create_dir(workspace.path("saved")).unwrap();
     workspace.write("saved/layer-000.safetensors", b"of an earlier run");
-    workspace.refuse(&format!("{line} saved"), &["model.layers.2.mlp.down_proj"]);
     workspace.refuse(
-        &format!("{line} saved/layer-000.safetensors"),
-        &["--save-statistics", "no folder"],
+        &format!("{line} saved"),
+        &["layer-000.safetensors", "exists already"],
     );
+    workspace.refuse(
+        &format!("{line} saved --overwrite"),
+        &["model.layers.2.mlp.down_proj"],
+    );
+    workspace.refuse(&format!("{line} saved/layer-000.safetensors"), &["no folder"]);
 }
 
 #[test]
@@ -164,7 +168,9 @@ fn statistics_replace_their_namesakes_only() {
     workspace.write("saved/layer-000.safetensors", b"of an earlier run");
     workspace.write("saved/notes", b"mine");
     let line = "prune --model model --calibration ids.safetensors --method magnitude";
-    workspace.succeed(&format!("{line} --output out --save-statistics saved"));
+    workspace.succeed(&format!(
+        "{line} --output out --save-statistics saved --overwrite"
+    ));
     workspace.succeed(&format!("{line} --output other --save-statistics fresh/saved"));
     let (mut old, fresh) = (
         tree_of(&workspace.path("saved")),
