@@ -234,14 +234,22 @@ fn the_page_is_made_again_from_the_json() {
     assert_eq!(outcome["output"], "out/report.html");
     assert!(workspace.read("out/report.html") == page);
     workspace.succeed("report --input out/pruning_report.json --output other.html");
-    workspace.succeed("report --input out --output other.html");
+    workspace.refuse(
+        "report --input out --output other.html",
+        &["exists already", "--overwrite"],
+    );
+    workspace.succeed("report --input out --output other.html --overwrite");
     assert!(workspace.read("other.html") == page);
 
     workspace.refuse("report --input model", &["pruning_report.json", "cannot read"]);
     workspace.refuse("report --input model/config.json", &["report_version", "hint:"]);
     workspace.refuse("report --input ids.safetensors", &["no JSON"]);
     workspace.refuse(
-        "report --input out --output out/model.safetensors",
+        "report --input out --output out/model.safetensors --overwrite",
+        &["which this command reads"],
+    );
+    workspace.refuse(
+        "report --input out --output ids.safetensors --overwrite",
         &["no HTML page"],
     );
     workspace.refuse("report --input out --output nowhere/page.html", &["nowhere"]);

@@ -130,6 +130,11 @@ fn what_cannot_be_a_part_is_refused() {
     );
     workspace.refuse(
         &format!("{PRUNE} --output model --shard 1/2"),
+        &["which this command reads"],
+    );
+    workspace.copy_model("smollm2-style", "other");
+    workspace.refuse(
+        &format!("{PRUNE} --output other --shard 1/2"),
         &["no folder of parts"],
     );
     for wrong in ["0/2", "3/2", "2", "a/b"] {

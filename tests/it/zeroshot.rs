@@ -51,7 +51,7 @@ fn compare(workspace: &Workspace, model: &str, expected: PathBuf, tolerance: f64
         let found = eval(
             workspace,
             &format!(
-                "{model} --tasks {task} --num-fewshot {} --log-samples s.jsonl",
+                "{model} --tasks {task} --num-fewshot {} --log-samples s.jsonl --overwrite",
                 run["num_fewshot"]
             ),
         );
