@@ -40,6 +40,7 @@
 
 pub mod config;
 pub mod error;
+mod json;
 pub mod progress;
 mod system;
 

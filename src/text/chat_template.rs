@@ -197,10 +197,11 @@ fn without_generation_marks(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
+        // `{%}` does not end itself.
+        let Some(length) = rest[start + 2..].find("%}") else {
             break;
         };
-        let (tag, after) = (&rest[start..start + length + 2], &rest[start + length + 2..]);
+        let (tag, after) = rest[start..].split_at(length + 4);
         let word = tag[2..tag.len() - 2].trim_matches(['-', '+']).trim();
         out.push_str(&rest[..start]);
         match word {

@@ -10,6 +10,7 @@ use super::{DataError, is_token_file};
 use crate::error::{ConfigError, Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -265,7 +266,10 @@ pub fn read_text(files: &[PathBuf], options: &TextOptions) -> Result<EvaluationT
 }
 
 /// The texts as one, where none is a conversation.
-pub(crate) fn joined_text(texts: &[Document], separator: &str) -> Option<String> {
+pub(crate) fn joined_text<'a>(texts: &'a [Document], separator: &str) -> Option<Cow<'a, str>> {
+    if let [Document::Text(text)] = texts {
+        return Some(Cow::Borrowed(text));
+    }
     let texts: Option<Vec<&str>> = texts
         .iter()
         .map(|document| match document {
@@ -275,13 +279,13 @@ pub(crate) fn joined_text(texts: &[Document], separator: &str) -> Option<String>
         .collect();
     texts
         .filter(|texts| !texts.is_empty())
-        .map(|texts| texts.join(separator))
+        .map(|texts| Cow::Owned(texts.join(separator)))
 }
 
 fn join(mut texts: Vec<Document>, layout: TextLayout, source: DataSource) -> Result<Documents> {
     let joined = layout == TextLayout::Joined;
     if joined && let Some(text) = joined_text(&texts, EvaluationText::SEPARATOR) {
-        texts = vec![text.into()];
+        texts = vec![text.into_owned().into()];
     }
     if texts.is_empty() {
         return Err(DataError::Empty {
@@ -490,7 +494,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("w.txt");
         std::fs::write(&path, "\n a\n\n\n b \n").unwrap();
-        let found = read_text(&[path], &TextOptions::default()).unwrap();
+        let mut found = read_text(std::slice::from_ref(&path), &TextOptions::default()).unwrap();
+        assert_eq!(std::mem::take(&mut found.source.paths), [path]);
         assert_eq!(found, EvaluationText::from_text("w.txt", "\n a\n\n\n b \n"));
         let path = dir.path().join("w.jsonl");
         std::fs::write(&path, "{\"text\":\"a\"}\n{\"text\":\"\"}\n{\"text\":\"b\"}\n").unwrap();

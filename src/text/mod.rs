@@ -11,6 +11,7 @@ mod error;
 mod inputs;
 mod locate;
 mod parquet;
+mod pieces;
 mod published;
 pub(crate) mod rows;
 mod token_file;

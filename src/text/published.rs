@@ -134,7 +134,9 @@ impl Published {
                 .collect::<Vec<_>>()
                 .join(", "),
         };
-        Ok(joined_text(texts, self.separator()).ok_or_else(wrong)?)
+        Ok(joined_text(texts, self.separator())
+            .ok_or_else(wrong)?
+            .into_owned())
     }
 
     fn name(self) -> &'static str {

@@ -1,6 +1,7 @@
 //! Text to token ids and back. In: a model folder's `tokenizer.json`, or `vocab.json` and `merges.txt` as the OPT
 //! checkpoints have. Out: ids with the tokenizer's own default special tokens, for `calibration`, `eval` and `generate`.
 
+use super::pieces::Token;
 use super::{ChatTemplate, Conversation, TokenizerError};
 use crate::error::{Error, Result};
 use serde_json::Value;
@@ -78,6 +79,15 @@ impl Tokenizer {
     pub fn encode_without_special_tokens(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of `text` and nothing else, with their places.
+    pub(super) fn tokens(&self, text: &str) -> Result<Vec<Token>> {
+        let encoding = self.inner.encode(text, false).map_err(failed)?;
+        let places = encoding.get_ids().iter().zip(encoding.get_offsets());
+        Ok(places
+            .map(|(&id, &(start, end))| Token { id, start, end })
+            .collect())
     }
 
     /// A conversation as the text that the model's chat template makes of it; special tokens are in the text.

@@ -2,6 +2,7 @@
 //! were taken; `prune` runs them through the decoder, `eval` scores them.
 
 use super::documents::joined_text;
+use super::pieces;
 use super::{DataError, DataSource, Document, Documents, EvaluationText};
 use crate::error::{ConfigError, Error, Result};
 use crate::text::Tokenizer;
@@ -188,24 +189,30 @@ fn described(before: &str, texts: &[Document], windows: String) -> String {
 /// conversation.
 fn encode(tokenizer: &Tokenizer, document: &Document) -> Result<Vec<u32>> {
     match document {
-        Document::Text(text) => tokenizer.encode(text),
+        Document::Text(text) => Ok(pieces::encode(tokenizer, text, true, usize::MAX)?.0),
         Document::Chat(conversation) => {
             tokenizer.encode_without_special_tokens(&tokenizer.render(conversation)?)
         }
     }
 }
 
-/// Tokenises documents as one text. With a conversation in it, templates alone write special tokens.
-fn encode_joined(tokenizer: &Tokenizer, texts: &[Document], separator: &str) -> Result<Vec<u32>> {
+/// Tokenises documents as one text, at least as far as `enough` tokens, and tells whether these are all. With a conversation in it,
+/// templates alone write special tokens.
+fn encode_joined(
+    tokenizer: &Tokenizer,
+    texts: &[Document],
+    separator: &str,
+    enough: usize,
+) -> Result<(Vec<u32>, bool)> {
     if let Some(text) = joined_text(texts, separator) {
-        return tokenizer.encode(&text);
+        return pieces::encode(tokenizer, &text, true, enough);
     }
     let rendered = texts.iter().map(|document| match document {
         Document::Text(text) => Ok(text.clone()),
         Document::Chat(conversation) => tokenizer.render(conversation),
     });
     let rendered: Vec<String> = rendered.collect::<Result<_>>()?;
-    tokenizer.encode_without_special_tokens(&rendered.join(separator))
+    pieces::encode(tokenizer, &rendered.join(separator), false, enough)
 }
 
 /// The start of a random window; `tokens` is larger than `seq_len`. SparseGPT's range: the last start is never taken.
@@ -220,7 +227,7 @@ fn draw_from_stream(
     seq_len: usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<(Vec<Vec<u32>>, usize)> {
-    let stream = encode_joined(tokenizer, &documents.texts, EvaluationText::SEPARATOR)?;
+    let (stream, _) = encode_joined(tokenizer, &documents.texts, EvaluationText::SEPARATOR, usize::MAX)?;
     let tokens = stream.len();
     if tokens <= seq_len {
         let source_names = documents.source.in_words();
@@ -294,8 +301,8 @@ fn draw_from_documents(
     })
 }
 
-/// Cuts a text into consecutive windows of `seq_len` tokens, at most `max_windows` of them: the whole text is tokenised
-/// once with the tokenizer's special tokens, and what is left after the last whole window is dropped.
+/// Cuts a text into consecutive windows of `seq_len` tokens, at most `max_windows` of them: the text is tokenised
+/// once with the tokenizer's special tokens, as far as the windows reach, and what is left after the last whole window is dropped.
 ///
 /// This is the protocol of all published perplexities on WikiText-2 (there the rows of the test split, joined by blank
 /// lines, are the text).
@@ -310,11 +317,12 @@ pub fn evaluation_windows(
 ) -> Result<TokenWindows> {
     not_zero("‹seq-len›", seq_len)?;
     not_zero("‹eval-samples›", max_windows.unwrap_or(1))?;
-    let stream = encode_joined(tokenizer, &text.texts, text.separator)?;
     let max_windows = match (max_windows, text.most_windows) {
         (Some(asked), Some(most)) => Some(asked.min(most)),
         (asked, most) => asked.or(most),
     };
+    let enough = max_windows.map_or(usize::MAX, |windows| windows.saturating_mul(seq_len));
+    let (stream, all) = encode_joined(tokenizer, &text.texts, text.separator, enough)?;
     let tokens = stream.len();
     if tokens < seq_len {
         let source_names = text.source.in_words();
@@ -330,12 +338,16 @@ pub fn evaluation_windows(
         .chunks_exact(seq_len)
         .take(max_windows.unwrap_or(usize::MAX));
     let ids: Vec<Vec<u32>> = windows.map(<[u32]>::to_vec).collect();
-    let (taken, whole) = (ids.len(), tokens / seq_len);
+    let taken = ids.len();
+    let of = match all {
+        true => format!(" of {}", tokens / seq_len),
+        false => String::new(),
+    };
     let protocol = described(
         &text.protocol,
         &text.texts,
         format!(
-            "the first {taken} of {whole} consecutive windows of {seq_len} tokens, text tokenised once with special tokens"
+            "the first {taken}{of} consecutive windows of {seq_len} tokens, text tokenised once with special tokens"
         ),
     );
     Ok(TokenWindows {

@@ -120,7 +120,10 @@ fn statistics_that_cannot_be_used() {
         &format!("{line} --output diagonal.safetensors"),
         &["diagonal.safetensors", "which this command reads"],
     );
-    workspace.refuse(&format!("{line} --output no/where.safetensors"), &["no", "No such file"]);
+    workspace.refuse(
+        &format!("{line} --output no/where.safetensors"),
+        &["no", "No such file"],
+    );
     workspace.edit("diagonal.safetensors", |weights| {
         weights.set("fc.gram", [5], f32::NAN)
     });
