@@ -22,6 +22,15 @@ pub enum DataError {
         line: usize,
     },
 
+    /// Something else than text.
+    #[error("`{}` is {what}", file.display())]
+    Content {
+        /// The file.
+        file: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+
     /// A line that is not a JSON object with the text in it.
     #[error("`{}`, line {line}: {reason}", file.display())]
     Json {
@@ -147,6 +156,9 @@ impl DataError {
                 "data files are .txt, .jsonl or .json (one object a line), their .gz or .zst, .parquet, or .safetensors with \
                  token ids"
                     .into()
+            }
+            Self::Content { .. } => {
+                "data files are text in UTF-8, JSON, or parquet; .gz and .zst are read as they are. Unpack or convert it first".into()
             }
             Self::Json { .. } => {
                 "a .jsonl file has one JSON object a line, with the text in its field `text` or a conversation in \

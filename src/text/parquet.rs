@@ -2,21 +2,21 @@
 
 use super::document::{Document, FIELDS, Object, document, missing, parquet_error};
 use crate::error::Result;
+use crate::system::{self, Panicked};
 use minijinja::value::Value;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use parquet::schema::types::{Type, TypePtr};
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Hands every row of a column of texts or conversations to `row`; a null is a blank text.
+/// Hands every row of a column of texts or conversations to `row`; nothing where it is null.
 pub(crate) fn read_column(
     path: &Path,
     file: File,
     field: Option<&str>,
-    row: &mut dyn FnMut(Document),
+    row: &mut dyn FnMut(Option<Document>),
 ) -> Result<()> {
     let reader = guarded(path, || SerializedFileReader::new(file))?;
     let schema = reader.metadata().file_metadata().schema();
@@ -30,9 +30,14 @@ pub(crate) fn read_column(
         number += 1;
         let value = found.into_columns().into_iter().next().map(|(_, value)| value);
         let parsed = match value {
-            None | Some(Field::Null) => Ok(Document::Text(String::new())),
-            Some(Field::Str(text)) => Ok(Document::Text(text)),
-            Some(other) => document(column.name(), plain(&other)),
+            None | Some(Field::Null) => Ok(None),
+            Some(Field::Str(text)) => Ok(Some(Document::Text(text))),
+            // Some writers leave out that a column of bytes is text.
+            Some(Field::Bytes(bytes)) => match bytes.as_utf8() {
+                Ok(text) => Ok(Some(Document::Text(text.to_owned()))),
+                Err(_) => Err(format!("`{}` holds bytes that are not UTF-8 text", column.name())),
+            },
+            Some(other) => document(column.name(), plain(&other)).map(Some),
         };
         row(parsed.map_err(|e| parquet_error(path, format!("row {number}: {e}")))?);
     }
@@ -57,9 +62,9 @@ pub(crate) fn read_objects(path: &Path, file: File, row: &mut dyn FnMut(usize, O
 
 /// What the library reads. It panics on some damaged pages instead of refusing them.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(read)) {
+    match system::guarded(read) {
         Ok(found) => found.map_err(|e| parquet_error(path, e)),
-        Err(_) => Err(parquet_error(path, "its pages contradict each other")),
+        Err(Panicked(_)) => Err(parquet_error(path, "its pages contradict each other")),
     }
 }
 
@@ -96,6 +101,10 @@ fn plain(field: &Field) -> Value {
         Field::Float(v) => Value::from(*v),
         Field::Double(v) => Value::from(*v),
         Field::Str(v) => Value::from(v.as_str()),
+        Field::Bytes(bytes) => match bytes.as_utf8() {
+            Ok(text) => Value::from(text),
+            Err(_) => Value::from(field.to_string()),
+        },
         Field::Group(row) => object(row),
         Field::ListInternal(list) => list.elements().iter().map(plain).collect(),
         other => Value::from(other.to_string()),
@@ -114,7 +123,7 @@ mod tests {
     use super::*;
     use crate::error::Error;
     use crate::text::DataError;
-    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::basic::{BrotliLevel, Compression, ZstdLevel};
     use parquet::data_type::{ByteArray, ByteArrayType};
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
@@ -122,7 +131,12 @@ mod tests {
 
     /// Writes one column of texts; `None` is a null.
     fn write(path: &Path, column: &str, texts: &[Option<&str>], compression: Compression) {
-        let schema = format!("message m {{ OPTIONAL INT64 id; OPTIONAL BYTE_ARRAY {column} (UTF8); }}");
+        write_as(path, &format!("{column} (UTF8)"), texts, compression);
+    }
+
+    /// As [`write`], with what the schema says of the column.
+    fn write_as(path: &Path, column: &str, texts: &[Option<&str>], compression: Compression) {
+        let schema = format!("message m {{ OPTIONAL INT64 id; OPTIONAL BYTE_ARRAY {column}; }}");
         let schema = Arc::new(parse_message_type(&schema).unwrap());
         let properties = WriterProperties::builder().set_compression(compression).build();
         let file = File::create(path).unwrap();
@@ -152,7 +166,9 @@ mod tests {
 
     fn read(path: &Path, field: Option<&str>) -> Result<Vec<Document>> {
         let mut rows = Vec::new();
-        read_column(path, File::open(path).unwrap(), field, &mut |row| rows.push(row))?;
+        read_column(path, File::open(path).unwrap(), field, &mut |row| {
+            rows.extend(row)
+        })?;
         Ok(rows)
     }
 
@@ -163,6 +179,9 @@ mod tests {
         for compression in [
             Compression::UNCOMPRESSED,
             Compression::SNAPPY,
+            Compression::LZ4,
+            Compression::LZ4_RAW,
+            Compression::BROTLI(BrotliLevel::default()),
             Compression::GZIP(parquet::basic::GzipLevel::default()),
             Compression::ZSTD(ZstdLevel::default()),
         ] {
@@ -172,7 +191,7 @@ mod tests {
                 &[Some("a\n"), Some(""), None, Some("日本")],
                 compression,
             );
-            assert_eq!(read(&path, None).unwrap(), ["a\n", "", "", "日本"]);
+            assert_eq!(read(&path, None).unwrap(), ["a\n", "", "日本"]);
         }
         write(&path, "sentence", &[Some("s")], Compression::SNAPPY);
         assert_eq!(read(&path, Some("sentence")).unwrap(), ["s"]);
@@ -214,6 +233,19 @@ mod tests {
         ]
         .map(|messages| Document::Chat(crate::text::Conversation::new(messages).unwrap()));
         assert_eq!(read(&path, None).unwrap(), expected);
+    }
+
+    #[test]
+    fn bytes_are_texts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        write_as(
+            &path,
+            "text",
+            &[Some("a é"), None, Some("12")],
+            Compression::UNCOMPRESSED,
+        );
+        assert_eq!(read(&path, None).unwrap(), ["a é", "12"]);
     }
 
     /// Files as the hub makes them: texts, numbers, lists, and lists in a group.

@@ -4,10 +4,12 @@
 use super::document::{Document, FIELDS, Object, document, missing};
 use super::{DataError, parquet};
 use crate::error::{Error, Result};
-use flate2::read::MultiGzDecoder;
+use crate::json;
+use flate2::bufread::GzDecoder;
 use minijinja::value::Value;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -25,18 +27,33 @@ pub(crate) fn has_rows(file: &Path) -> bool {
     is_json(file) || is_parquet(file)
 }
 
-/// Hands every row's text or conversation to `row`, blank ones too, and the file's bytes to the hash.
+/// Hands every row's text or conversation to `row`, blank ones too, and the file's bytes to the hash. Rows whose text is null, as
+/// in tables with holes, are passed over, with a warning that counts them.
 pub(crate) fn read_rows(
     file: &Path,
     field: Option<&str>,
     hasher: &mut Sha256,
     row: &mut dyn FnMut(Document),
 ) -> Result<()> {
+    let mut nulls = 0;
+    let mut document = |found: Option<Document>| match found {
+        Some(document) => row(document),
+        None => nulls += 1,
+    };
     if is_parquet(file) {
-        return parquet::read_column(file, hashed(file, hasher)?, field, row);
+        parquet::read_column(file, hashed(file, hasher)?, field, &mut document)?;
+    } else {
+        let mut parsed = |_, text: &str| json_document(text, field).map(&mut document);
+        read_json(file, hasher, &mut parsed)?;
     }
-    let mut document = |_, text: &str| json_document(text, field).map(&mut *row);
-    read_json_lines(file, hasher, &mut document)
+    if nulls > 0 {
+        let field = field.map_or(String::new(), |field| format!(" in `{field}`"));
+        tracing::warn!(
+            "`{}`: {nulls} rows have null{field} and are left out",
+            file.display()
+        );
+    }
+    Ok(())
 }
 
 /// What the rows of a file are called, and counted as.
@@ -55,11 +72,11 @@ pub(crate) fn read_objects(
         return parquet::read_objects(file, hashed(file, hasher)?, row);
     }
     let mut object = |line, text: &str| {
-        let fields = serde_json::from_str(text).map_err(|e| format!("not a JSON object: {e}"))?;
+        let fields = json::parse(text).map_err(|e| format!("not a JSON object: {e}"))?;
         row(line, fields);
         Ok(())
     };
-    read_json_lines(file, hasher, &mut object)
+    read_json(file, hasher, &mut object)
 }
 
 /// Opens a file that is not read in order, once its bytes went to the hash.
@@ -75,21 +92,63 @@ pub(crate) fn read_plain(path: &Path, hasher: &mut Sha256) -> Result<String> {
     open(path, hasher)?
         .read_to_end(&mut bytes)
         .map_err(Error::io("read", path))?;
+    let text = utf8(path, bytes, 1)?;
+    if let Some(what) = looks_like(path, &text) {
+        tracing::warn!(
+            "`{}` looks like {what}, and is read as plain text, marks and all",
+            path.display()
+        );
+    }
+    Ok(text)
+}
+
+fn utf8(path: &Path, bytes: Vec<u8>, first_line: usize) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| {
         let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-        let line = 1 + valid.iter().filter(|&&b| b == b'\n').count();
-        DataError::NotUtf8 {
-            file: path.to_path_buf(),
-            line,
-        }
-        .into()
+        let line = first_line + valid.iter().filter(|&&b| b == b'\n').count();
+        let file = path.to_path_buf();
+        DataError::NotUtf8 { file, line }.into()
     })
 }
 
+/// What a plain text seems to be instead, with what to do.
+fn looks_like(path: &Path, text: &str) -> Option<&'static str> {
+    const TABLE: &str = "a table (convert its column of texts to .jsonl or .parquet)";
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let first = json::without_mark(lines.next()?).trim();
+    let is_json = |text: &str| json::parse::<IgnoredAny>(text).is_ok();
+    if first.starts_with('{') && is_json(first) {
+        return Some("JSON lines (name it .jsonl)");
+    }
+    if first.starts_with(['{', '[']) && first.len() < 100 && is_json(text) {
+        return Some("JSON (name it .json)");
+    }
+    if ["csv", "tsv"].into_iter().any(|e| has_extension(path, e)) {
+        return Some(TABLE);
+    }
+    // A heading that names a column of texts, and as many cells in the next lines.
+    let cells = |line: &str, mark: char| line.matches(mark).count();
+    let is_table = |mark: char| {
+        let names = first.split(mark).map(|name| name.trim_matches('"'));
+        let named = names.clone().any(|name| FIELDS.contains(&name));
+        named
+            && cells(first, mark) > 0
+            && lines
+                .next()
+                .is_some_and(|line| cells(line, mark) >= cells(first, mark))
+    };
+    [',', '\t', ';'].into_iter().any(is_table).then_some(TABLE)
+}
+
+fn has_extension(file: &Path, extension: &str) -> bool {
+    file.extension()
+        .is_some_and(|found| found.eq_ignore_ascii_case(extension))
+}
+
 fn packing(file: &Path) -> Packing {
-    match file.extension() {
-        Some(e) if e.eq_ignore_ascii_case("gz") => Packing::Gzip,
-        Some(e) if e.eq_ignore_ascii_case("zst") => Packing::Zstandard,
+    match file {
+        _ if has_extension(file, "gz") => Packing::Gzip,
+        _ if has_extension(file, "zst") => Packing::Zstandard,
         _ => Packing::None,
     }
 }
@@ -100,23 +159,49 @@ fn is_json(file: &Path) -> bool {
         Packing::None => file.to_path_buf(),
         _ => file.with_extension(""),
     };
-    let is = |e: &str| {
-        inner
-            .extension()
-            .is_some_and(|found| found.eq_ignore_ascii_case(e))
+    ["jsonl", "jsonlines", "ndjson", "json"]
+        .into_iter()
+        .any(|e| has_extension(&inner, e))
+}
+
+/// What a file that is not read begins with, and how that is named.
+const NOT_READ: [(&[u8], &str); 8] = [
+    (b"\xFD7zXZ\0", "compressed with xz"),
+    (b"BZh", "compressed with bzip2"),
+    (b"\x04\x22\x4D\x18", "compressed with lz4"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"7z\xBC\xAF", "a 7z archive"),
+    (b"%PDF-", "a PDF document"),
+    (b"\xFF\xFE", "text in UTF-16"),
+    (b"\xFE\xFF", "text in UTF-16"),
+];
+
+/// How a file is packed: by its first bytes, or else by its name.
+fn packing_of(file: &Path, first: &[u8]) -> Result<Packing> {
+    let not_read = |what| {
+        let file = file.to_path_buf();
+        Err(DataError::Content { file, what }.into())
     };
-    ["jsonl", "ndjson", "json"].into_iter().any(is)
+    if let Some((_, what)) = NOT_READ.iter().find(|(magic, _)| first.starts_with(magic)) {
+        return not_read(what);
+    }
+    if first.starts_with(b"PAR1") {
+        return not_read("a parquet file, and its name does not end in .parquet");
+    }
+    Ok(match first {
+        [0x1F, 0x8B, ..] => Packing::Gzip,
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => Packing::Zstandard,
+        _ => packing(file),
+    })
 }
 
 /// Whether the file's name says that it holds token ids.
 pub fn is_token_file(file: &Path) -> bool {
-    file.extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("safetensors"))
+    has_extension(file, "safetensors")
 }
 
 fn is_parquet(file: &Path) -> bool {
-    file.extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("parquet"))
+    has_extension(file, "parquet")
 }
 
 /// Feeds everything that is read from the file to a hash.
@@ -133,14 +218,15 @@ impl Read for Hashed<'_> {
     }
 }
 
-/// Opens a file for reading lines, decompressed where its name says so.
-fn open<'a>(path: &Path, hasher: &'a mut Sha256) -> Result<Box<dyn BufRead + 'a>> {
+/// Opens a file for reading lines, decompressed where it is packed.
+fn open<'a>(path: &'a Path, hasher: &'a mut Sha256) -> Result<Box<dyn BufRead + 'a>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
-    let hashed = BufReader::with_capacity(1 << 16, Hashed { file, hasher });
+    let mut hashed = BufReader::with_capacity(1 << 16, Hashed { file, hasher });
+    let first = hashed.fill_buf().map_err(Error::io("read", path))?;
     // Both decoders read several members or frames up to the end, so that the hash covers the whole file.
-    Ok(match packing(path) {
+    Ok(match packing_of(path, first)? {
         Packing::None => Box::new(hashed),
-        Packing::Gzip => Box::new(BufReader::new(MultiGzDecoder::new(hashed))),
+        Packing::Gzip => Box::new(BufReader::new(Members::new(path, hashed))),
         Packing::Zstandard => {
             let decoder =
                 zstd::stream::read::Decoder::with_buffer(hashed).map_err(Error::io("read", path))?;
@@ -149,46 +235,199 @@ fn open<'a>(path: &Path, hasher: &'a mut Sha256) -> Result<Box<dyn BufRead + 'a>
     })
 }
 
-/// Hands every line that is not blank with its number to `row`, which says what is wrong with it.
-fn read_json_lines(
+/// The members of a gzip file, one after the other. As gzip does, it passes over zeros behind them, and warns of anything else.
+struct Members<'a, R> {
+    path: &'a Path,
+    state: Member<R>,
+}
+
+enum Member<R> {
+    In(GzDecoder<R>),
+    Behind(R),
+    Over,
+}
+
+impl<'a, R: BufRead> Members<'a, R> {
+    fn new(path: &'a Path, file: R) -> Self {
+        let state = Member::In(GzDecoder::new(file));
+        Self { path, state }
+    }
+
+    /// What comes after a member.
+    fn behind(&self, mut file: R) -> std::io::Result<Member<R>> {
+        loop {
+            let rest = file.fill_buf()?;
+            let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+            match rest.get(zeros) {
+                Some(0x1F) => {
+                    file.consume(zeros);
+                    return Ok(Member::In(GzDecoder::new(file)));
+                }
+                Some(_) => {
+                    tracing::warn!(
+                        "`{}`: what follows the gzip data is left out",
+                        self.path.display()
+                    );
+                    std::io::copy(&mut file, &mut std::io::sink())?;
+                    return Ok(Member::Over);
+                }
+                None if zeros == 0 => return Ok(Member::Over),
+                None => file.consume(zeros),
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Read for Members<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            self.state = match std::mem::replace(&mut self.state, Member::Over) {
+                Member::In(mut decoder) => {
+                    let read = decoder.read(buffer)?;
+                    if read > 0 || buffer.is_empty() {
+                        self.state = Member::In(decoder);
+                        return Ok(read);
+                    }
+                    Member::Behind(decoder.into_inner())
+                }
+                Member::Behind(file) => self.behind(file)?,
+                Member::Over => return Ok(0),
+            };
+        }
+    }
+}
+
+/// Hands every object of a JSON file with its line to `row`, which says what is wrong with it: one object a line, or, as the first
+/// lines show, an array of objects, or objects of several lines.
+fn read_json(
     path: &Path,
     hasher: &mut Sha256,
     row: &mut dyn FnMut(usize, &str) -> Result<(), String>,
 ) -> Result<()> {
     let mut reader = open(path, hasher)?;
     let mut raw = Vec::new();
+    let mut begun = false;
+    let wrong = |line, reason| {
+        let file = path.to_path_buf();
+        Error::from(DataError::Json { file, line, reason })
+    };
     for line in 1.. {
         raw.clear();
         let read = reader.read_until(b'\n', &mut raw);
         if read.map_err(Error::io("read", path))? == 0 {
             break;
         }
-        let file = || path.to_path_buf();
-        let text = std::str::from_utf8(&raw).map_err(|_| DataError::NotUtf8 { file: file(), line })?;
+        let text = std::str::from_utf8(&raw).map_err(|_| DataError::NotUtf8 {
+            file: path.to_path_buf(),
+            line,
+        })?;
         let text = match line {
-            1 => text.strip_prefix('\u{feff}').unwrap_or(text),
+            1 => json::without_mark(text),
             _ => text,
         };
         if text.trim().is_empty() {
             continue;
         }
-        row(line, text).map_err(|reason| DataError::Json {
-            file: file(),
-            line,
-            reason,
-        })?;
+        let unfinished =
+            || serde_json::from_str::<IgnoredAny>(&json::strict(text)).is_err_and(|e| e.is_eof());
+        if !begun && (text.trim_start().starts_with('[') || unfinished()) {
+            reader.read_to_end(&mut raw).map_err(Error::io("read", path))?;
+            let text = utf8(path, raw, line)?;
+            return each_value(json::without_mark(&text), &mut |before, value| {
+                row(line + before, value)
+            })
+            .map_err(|(before, reason)| wrong(line + before, reason));
+        }
+        begun = true;
+        row(line, text).map_err(|reason| wrong(line, reason))?;
     }
     Ok(())
 }
 
-fn json_document(text: &str, field: Option<&str>) -> Result<Document, String> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let found = Fields(field)
-        .deserialize(&mut json)
-        .and_then(|found| json.end().map(|()| found))
-        .map_err(|e| format!("not a JSON object: {e}"))?;
-    match found {
-        Some((name, value)) => document(&name, value),
+/// Hands the values of an array, or of a text of several values, to `each`, with the line breaks before them. An error has them too.
+fn each_value(
+    text: &str,
+    each: &mut dyn FnMut(usize, &str) -> Result<(), String>,
+) -> Result<(), (usize, String)> {
+    let bytes = text.as_bytes();
+    let blanks = |at: usize| {
+        at + bytes[at..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_whitespace())
+            .count()
+    };
+    let breaks = |from: usize, to: usize| bytes[from..to].iter().filter(|byte| **byte == b'\n').count();
+    let refuse = |at: usize, reason: &str| Err((breaks(0, at), reason.to_owned()));
+    let mut at = blanks(0);
+    let array = bytes.get(at) == Some(&b'[');
+    at += usize::from(array);
+    let (mut counted, mut lines) = (0, 0);
+    for value in 0.. {
+        at = blanks(at);
+        match bytes.get(at) {
+            None if array => return refuse(at, "the array does not end"),
+            None => break,
+            Some(b']') if array => {
+                let behind = blanks(at + 1);
+                return match behind == bytes.len() {
+                    true => Ok(()),
+                    false => refuse(behind, "there is more behind the array"),
+                };
+            }
+            Some(b',') if array && value > 0 => at = blanks(at + 1),
+            Some(_) if array && value > 0 => return refuse(at, "there is no comma before this value"),
+            Some(_) => {}
+        }
+        lines += breaks(counted, at);
+        counted = at;
+        let end = value_end(bytes, at);
+        each(lines, &text[at..end]).map_err(|reason| (lines, reason))?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Where the JSON value ends that begins at `at`.
+fn value_end(bytes: &[u8], mut at: usize) -> usize {
+    let begin = at;
+    let mut depth = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at += 1;
+                while bytes.get(at).is_some_and(|byte| *byte != b'"') {
+                    at += 1 + usize::from(bytes[at] == b'\\');
+                }
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth > 0 => depth -= 1,
+            _ if depth == 0 && at > begin && (byte.is_ascii_whitespace() || b",]}".contains(byte)) => {
+                return at;
+            }
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 && b"}]\"".contains(byte) {
+            break;
+        }
+    }
+    at.min(bytes.len())
+}
+
+/// The text or conversation of an object; `None` where it is null.
+fn json_document(text: &str, field: Option<&str>) -> Result<Option<Document>, String> {
+    let parse = |text: &str| {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let found = Fields(field).deserialize(&mut json);
+        found.and_then(|found| json.end().map(|()| found))
+    };
+    let found = parse(text).or_else(|error| match json::strict(text) {
+        Cow::Owned(strict) => parse(&strict),
+        Cow::Borrowed(_) => Err(error),
+    });
+    match found.map_err(|e| format!("not a JSON object: {e}"))? {
+        Some((_, value)) if value.is_none() => Ok(None),
+        Some((name, value)) => document(&name, value).map(Some),
         None => Err(missing("the object", field)),
     }
 }
@@ -235,6 +474,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     fn rows(name: &str, bytes: &[u8], field: Option<&str>) -> Result<Vec<Document>> {
         let dir = tempfile::tempdir().unwrap();
@@ -262,6 +502,110 @@ mod tests {
             rows("a.jsonl", CHAT.replace("\"t\"", "\"\"").as_bytes(), None).unwrap(),
             [""]
         );
+    }
+
+    #[test]
+    fn json_as_people_have_it() {
+        for (name, text) in [
+            ("a.jsonlines", "{\"text\": \"a\"}\r\n{\"text\": \"b\"}\r\n"),
+            ("a.json", "[{\"text\": \"a\"}, {\"text\": \"b\"}]"),
+            (
+                "a.jsonl",
+                "\u{feff}\n [\n{\"text\": \"a\"\n},\n {\"x\": [\"]\", {}], \"text\": \"b\"}\n]\n",
+            ),
+            ("a.json", "{\n  \"text\": \"a\"\n}\n{\n  \"text\": \"b\"\n}"),
+            (
+                "a.jsonl",
+                "{\"x\": NaN, \"text\": \"a\"}\n{\"x\": [-Infinity], \"text\": \"b\"}",
+            ),
+            (
+                "a.jsonl",
+                "{\"text\": \"a\"}\n{\"text\": null}\n{\"text\": NaN}\n{\"text\": \"b\"}",
+            ),
+        ] {
+            assert_eq!(rows(name, text.as_bytes(), None).unwrap(), ["a", "b"], "{text}");
+        }
+        assert_eq!(
+            rows("a.jsonl", br#"{"text": "a\ud83d"}"#, None).unwrap(),
+            ["a\u{fffd}"]
+        );
+        for (text, at, what) in [
+            (
+                "[{\"text\": \"a\"},\n{\"text\": \"b\"},\n]",
+                3,
+                "not a JSON object",
+            ),
+            ("[{\"text\": \"a\"}\n{\"text\": \"b\"}]", 2, "no comma"),
+            ("\n[{\"text\": \"a\"}\n", 3, "does not end"),
+            ("[{\"text\": \"a\"}]\nx", 2, "behind the array"),
+            ("[1]", 1, "not a JSON object"),
+            ("[\"text\", 2]", 1, "not a JSON object"),
+            ("{\"text\":", 1, "EOF"),
+            ("{\"text\": \"a\"}\n[{\"text\": \"b\"}]", 2, "not a JSON object"),
+        ] {
+            match rows("a.json", text.as_bytes(), None) {
+                Err(Error::Data(DataError::Json { line, reason, .. })) => {
+                    assert!(line == at && reason.contains(what), "{text}: {line}, {reason}");
+                }
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn gzip_with_more_behind_it() {
+        let pack = |text: &str| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(text.as_bytes()).unwrap();
+            encoder.finish().unwrap()
+        };
+        let (a, b) = (pack("{\"text\": \"a\"}\n"), pack("{\"text\": \"b\"}\n"));
+        let zeros = vec![0; 100_000];
+        for behind in [&[][..], &zeros, b"garbage", &[&zeros[..], b"garbage"].concat()] {
+            let file = [&a[..], &zeros[..3], &b, behind].concat();
+            assert_eq!(rows("a.jsonl.gz", &file, None).unwrap(), ["a", "b"]);
+        }
+        // Known by its first bytes where the name does not say it.
+        assert_eq!(rows("a.jsonl", &a, None).unwrap(), ["a"]);
+        assert!(rows("a.jsonl.gz", &a[..a.len() - 3], None).is_err());
+        assert!(rows("a.jsonl.gz", b"{\"text\": \"a\"}", None).is_err());
+    }
+
+    #[test]
+    fn what_is_no_text_is_said() {
+        for (bytes, expected) in [
+            (&b"PK\x03\x04..."[..], "zip"),
+            (b"\xFD7zXZ\0..", "xz"),
+            (b"BZh91AY", "bzip2"),
+            (b"PAR1....", "parquet"),
+            (b"\xFF\xFEa\0", "UTF-16"),
+        ] {
+            for name in ["a.txt", "a.jsonl", "a.json.gz"] {
+                match rows(name, bytes, None) {
+                    Err(Error::Data(DataError::Content { what, .. })) => assert!(what.contains(expected)),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        let looks = |name: &str, text: &str| looks_like(Path::new(name), text).unwrap_or_default();
+        assert!(looks("a.txt", "{\"text\": \"a\"}\n{}").contains(".jsonl"));
+        assert!(looks("a", "[\n{\"text\": NaN}\n]").contains("name it .json)"));
+        for (name, text) in [
+            ("a.csv", "a b"),
+            ("a.txt", "id,text\n1,\"a, b\"\n"),
+            ("a", "text\tid\nx\t1"),
+        ] {
+            assert!(looks(name, text).contains("a table"), "{text}");
+        }
+        for plain in [
+            "text, and more\nof it",
+            "{curly} words",
+            "[1] a note",
+            "",
+            "a text\nb",
+        ] {
+            assert_eq!(looks_like(Path::new("a.txt"), plain), None, "{plain}");
+        }
     }
 
     #[test]
