@@ -52,7 +52,7 @@ pub(crate) fn run(args: &CompareArgs, global: &Global) -> Result<()> {
     let started = Instant::now();
     let model = inputs::model(&args.model, global)?;
     let comparison = args.comparison(&model)?;
-    let calibration = args.calibrate.windows(&model, global)?;
+    let calibration = args.calibrate.windows(&model, None, global)?;
     let text_field = args.calibrate.draws.text_field.as_ref();
     let evaluation = args.evaluate.windows(&model, text_field, global)?;
     let run = CompareRun {

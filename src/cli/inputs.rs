@@ -39,17 +39,26 @@ impl DrawArgs {
             samples: self.samples,
             seq_len: self.seq_len,
             seed: self.seed,
+            at_most: None,
         }
     }
 }
 
 impl CalibrationArgs {
-    /// The windows to calibrate with.
+    /// The windows to calibrate with, as many as asked for or `at_most`.
     ///
     /// # Errors
     /// As [`CalibrationData::windows`].
-    pub(crate) fn windows(&self, model: &Model, global: &Global) -> Result<TokenWindows> {
-        let data = self.draws.data(&self.calibration);
+    pub(crate) fn windows(
+        &self,
+        model: &Model,
+        at_most: Option<usize>,
+        global: &Global,
+    ) -> Result<TokenWindows> {
+        let data = CalibrationData {
+            at_most,
+            ..self.draws.data(&self.calibration)
+        };
         data.windows(model, &mut hub(global.quiet))
     }
 }

@@ -140,7 +140,9 @@ impl PruneArgs {
         if !needed && !model.is_demo && self.calibrate.calibration.is_empty() {
             return Ok(TokenWindows::none());
         }
-        self.calibrate.windows(model, global)
+        // Of what a plan measures, some batches are enough.
+        let at_most = self.dry_run.then_some(1024);
+        self.calibrate.windows(model, at_most, global)
     }
 
     /// A part is no model: the demo's own text is not for it.

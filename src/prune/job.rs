@@ -55,6 +55,12 @@ impl<'a> PruneRun<'a> {
     /// an earlier output as it was.
     pub fn run(&self, observer: &mut dyn Observer) -> Result<Report> {
         let planned = self.planned()?;
+        if self.calibration.undrawn > 0 {
+            return Err(wrong(
+                "‹samples›",
+                "windows that are counted only make a plan, not a run".into(),
+            ));
+        }
         if self.devices.len() > 1 {
             dense_input_only(&self.config, "‹device›")?;
         }

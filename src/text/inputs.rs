@@ -10,6 +10,8 @@ use crate::checkpoint::Model;
 use crate::demo;
 use crate::error::{ConfigError, Error, Result};
 use crate::hub::{OpenHub, Split};
+use crate::system::free_memory;
+use bytesize::ByteSize;
 use std::path::Path;
 
 /// Text to calibrate with, and how windows are drawn from it.
@@ -27,6 +29,8 @@ pub struct CalibrationData {
     pub seq_len: Option<usize>,
     /// Seed of the draws.
     pub seed: u64,
+    /// Windows that are drawn at most, as a plan needs them; the others are counted only.
+    pub at_most: Option<usize>,
 }
 
 /// What calibration windows are drawn from.
@@ -93,7 +97,11 @@ impl CalibrationData {
         };
         let samples = self.samples.unwrap_or(Self::SAMPLES);
         let seq_len = model.seq_len(self.seq_len)?;
-        draw_windows(&model.tokenizer()?, &documents, samples, seq_len, self.seed)
+        let drawn = samples.min(self.at_most.unwrap_or(usize::MAX));
+        room_for(drawn, seq_len)?;
+        let windows = draw_windows(&model.tokenizer()?, &documents, drawn, seq_len, self.seed)?;
+        let undrawn = samples - drawn;
+        Ok(TokenWindows { undrawn, ..windows })
     }
 
     fn documents(&self, files: &Files) -> Result<Documents> {
@@ -166,6 +174,23 @@ impl EvaluationData {
         let windows = self.windows(model, hub)?;
         windows.check("‹eval-seq-len›")?;
         Ok(Some(windows))
+    }
+}
+
+/// Refuses more windows than the memory has room for.
+fn room_for(windows: usize, seq_len: usize) -> Result<()> {
+    let bytes = 4 * (windows as u64).saturating_mul(seq_len as u64);
+    match free_memory() {
+        Some(free) if free < bytes => {
+            let (bytes, free) = (
+                ByteSize::b(bytes).display().si(),
+                ByteSize::b(free).display().si(),
+            );
+            let reason =
+                format!("{windows} windows of {seq_len} tokens take {bytes}, and {free} of memory is free");
+            Err(setting("‹samples›", &reason))
+        }
+        _ => Ok(()),
     }
 }
 

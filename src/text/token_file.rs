@@ -78,6 +78,7 @@ pub fn token_windows(file: &Path, model_vocab: usize) -> Result<TokenWindows> {
     Ok(TokenWindows {
         total_tokens: ids.len(),
         seed: 0,
+        undrawn: 0,
         ids: ids.chunks_exact(seq_len).map(<[u32]>::to_vec).collect(),
         seq_len,
         protocol: format!("{windows} windows of {seq_len} token ids, used as given"),

@@ -27,6 +27,8 @@ pub struct TokenWindows {
     pub total_tokens: usize,
     /// Seed of the draws.
     pub seed: u64,
+    /// Windows that were asked for and are counted only: a plan needs no more than some of them.
+    pub undrawn: usize,
 }
 
 /// [`TokenWindows`] without the ids, for the report.
@@ -62,12 +64,13 @@ impl TokenWindows {
             },
             total_tokens: 0,
             seed: 0,
+            undrawn: 0,
         }
     }
 
-    /// Tokens of all windows.
+    /// Tokens of all windows, those too that are counted only.
     pub fn tokens(&self) -> usize {
-        self.ids.len() * self.seq_len
+        (self.ids.len() + self.undrawn).saturating_mul(self.seq_len)
     }
 
     /// Refuses windows that hold nothing to predict.
@@ -154,6 +157,7 @@ pub fn draw_windows(
         source: documents.source.clone(),
         total_tokens,
         seed,
+        undrawn: 0,
     })
 }
 
@@ -357,6 +361,7 @@ pub fn evaluation_windows(
         source: text.source.clone(),
         total_tokens: tokens,
         seed: 0,
+        undrawn: 0,
     })
 }
 

@@ -87,7 +87,7 @@ impl DeviceJob for Probe<'_> {
             .collect();
         let layers = pruned.len() as f64;
         let mut planned = PlannedSeconds {
-            statistics: layers * (fixed + each * batches(self.windows.len())),
+            statistics: layers * (fixed + each * batches(self.room.tokens / window)),
             solver: layers * some.solver,
             ..PlannedSeconds::default()
         };
