@@ -54,14 +54,13 @@ impl Model {
         self.checkpoint.dir()
     }
 
-    /// Its tokenizer, checked against its vocabulary.
+    /// Its tokenizer, which refuses texts with tokens that the model has no embedding for.
     ///
     /// # Errors
-    /// When it cannot be read or does not fit.
+    /// When it cannot be read.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let tokenizer = Tokenizer::open(self.dir())?;
-        tokenizer.check_vocabulary(self.decoder.config().vocab_size())?;
-        Ok(tokenizer)
+        let embeddings = self.decoder.config().vocab_size();
+        Ok(Tokenizer::open(self.dir())?.with_embeddings(embeddings))
     }
 
     /// The tokens of a window: what was asked for, or the model's longest sequence, at most

@@ -200,13 +200,26 @@ pub enum TokenizerError {
         reason: String,
     },
 
-    /// The tokenizer knows tokens that the model has no embedding for.
-    #[error("the tokenizer's largest id is {largest}, and the model has only {model_vocab} embeddings")]
-    TooLarge {
-        /// The largest id.
-        largest: u32,
+    /// A vocabulary of a class whose way to split words is not known.
+    #[error("`{}` names the class {class}, whose vocab.json and merges.txt are not read", file.display())]
+    Class {
+        /// The file.
+        file: PathBuf,
+        /// The class.
+        class: String,
+    },
+
+    /// A text has a token that the model has no embedding for.
+    #[error("the text has the token `{token}` of `{}`, whose id is {id}, and the model has only {embeddings} embeddings", dir.display())]
+    Beyond {
+        /// The tokenizer's folder.
+        dir: PathBuf,
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
         /// Rows of the model's embedding.
-        model_vocab: usize,
+        embeddings: usize,
     },
 
     /// Conversations need a template, and the folder has none.
@@ -244,8 +257,11 @@ impl TokenizerError {
             ),
             Self::Missing { .. } => Some("copy tokenizer.json from where the model came from".into()),
             Self::Invalid { .. } => Some("fetch the file again".into()),
-            Self::TooLarge { .. } => {
-                Some("the tokenizer belongs to another model, or tokens were added to it".into())
+            Self::Class { .. } => Some(
+                "save its tokenizer.json with transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)".into(),
+            ),
+            Self::Beyond { .. } => {
+                Some("the tokenizer belongs to another model, or tokens were added to it; use text without this token".into())
             }
             Self::NoChatTemplate { .. } => Some(
                 "data of conversations needs a model with chat_template.jinja, or chat_template in tokenizer_config.json; \
