@@ -2,6 +2,7 @@
 //! transformers 5 has it (`PreTrainedTokenizerBase._from_pretrained`, `TokenizersBackend.__init__`).
 
 use super::folder::Folder;
+use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tokenizers::AddedToken;
@@ -17,6 +18,15 @@ const NAMES: [&str; 7] = [
     "mask_token",
 ];
 
+/// What a `tokenizer.json` says of tokens beside its vocabulary.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct InFile {
+    #[serde(default)]
+    pub(super) added_tokens: Vec<Value>,
+    #[serde(default)]
+    padding: Value,
+}
+
 /// What a folder adds to its vocabulary.
 #[derive(Debug)]
 pub(super) struct Added {
@@ -26,8 +36,8 @@ pub(super) struct Added {
 }
 
 impl Added {
-    /// What `folder` names; `in_file` are those of `tokenizer.json`, with their ids; `defaults` are the class's names.
-    pub(super) fn of(folder: &Folder, in_file: &[Value], defaults: &[(&str, &str)]) -> Self {
+    /// What `folder` and its `tokenizer.json` name; `defaults` are the class's names.
+    pub(super) fn of(folder: &Folder, file: &InFile, defaults: &[(&str, &str)]) -> Self {
         let mut fields = folder.config.clone();
         let mut by_id: BTreeMap<u64, AddedToken> = BTreeMap::new();
         if let Some(decoder) = fields.get("added_tokens_decoder").and_then(Value::as_object) {
@@ -50,11 +60,14 @@ impl Added {
                     by_id.insert(id, AddedToken::from(text.clone(), special));
                 }
             }
-            for value in in_file {
+            for value in &file.added_tokens {
                 if let (Some(id), Some(token)) = (value["id"].as_u64(), token(value, false)) {
                     by_id.insert(id, token);
                 }
             }
+        }
+        if let Some(token) = file.padding.get("pad_token") {
+            fields.entry("pad_token").or_insert_with(|| token.clone());
         }
         let mut named: Vec<(String, AddedToken)> = Vec::new();
         let mut name = |name: &str, value: Option<&Value>| {
@@ -83,6 +96,8 @@ impl Added {
                 name(key, Some(value));
             }
         }
+        let place = |name: &String| folder.order.iter().position(|known| known == name);
+        named.sort_by_key(|(name, _)| (!NAMES.contains(&name.as_str())).then(|| place(name)));
         let is_named = |text: &str| named.iter().any(|(_, token)| token.content == text);
         let mut tokens: Vec<AddedToken> = by_id.into_values().collect();
         for token in &mut tokens {

@@ -17,6 +17,8 @@ pub(super) struct Folder {
     pub(super) special: Map<String, Value>,
     /// `added_tokens.json`: ids by texts.
     pub(super) added: Map<String, Value>,
+    /// Names in `tokenizer_config.json` and its `extra_special_tokens`, in the file's order.
+    pub(super) order: Vec<String>,
     /// `config.json`, the model's.
     model: Map<String, Value>,
 }
@@ -24,8 +26,10 @@ pub(super) struct Folder {
 impl Folder {
     pub(super) fn open(dir: &Path) -> Result<Self> {
         let object = |name: &str| object(&dir.join(name));
+        let config = text(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
         Ok(Self {
             dir: dir.to_path_buf(),
+            order: order(&config),
             config: object("tokenizer_config.json")?,
             special: object("special_tokens_map.json")?,
             added: object("added_tokens.json")?,
@@ -58,6 +62,21 @@ impl Folder {
         let file = self.dir.join("tokenizer_config.json");
         tracing::warn!("`{}`, `{field}`: {why}", file.display());
     }
+}
+
+/// The names of an object, and of `extra_special_tokens` in it.
+fn order(text: &str) -> Vec<String> {
+    // These values keep the order of names.
+    let object: minijinja::Value = json::parse(text).unwrap_or_default();
+    let extra = object.get_attr("extra_special_tokens").unwrap_or_default();
+    let names = |object: minijinja::Value| {
+        object
+            .try_iter()
+            .into_iter()
+            .flatten()
+            .map(|name| name.to_string())
+    };
+    names(object).chain(names(extra)).collect()
 }
 
 /// The text of a file; `None` where there is none.

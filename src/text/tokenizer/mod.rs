@@ -10,7 +10,7 @@ use super::pieces::Token;
 use super::{ChatTemplate, Conversation, TokenizerError};
 use crate::error::Result;
 use crate::system::{Panicked, guarded};
-use added::Added;
+use added::{Added, InFile};
 use class::{Class, Reading};
 use folder::{Folder, invalid, text};
 use serde::Deserialize;
@@ -49,12 +49,6 @@ struct Model {
     vocab: Value,
     #[serde(default)]
     merges: Value,
-}
-
-#[derive(Deserialize)]
-struct InFile {
-    #[serde(default)]
-    added_tokens: Vec<Value>,
 }
 
 impl Tokenizer {
@@ -234,7 +228,7 @@ fn from_json(folder: &Folder, file: &Path, json: &str) -> Result<(Inner, PathBuf
     let as_it_is = || -> Result<Inner> {
         let mut inner = read(json)?;
         inner
-            .add_tokens(Added::of(folder, &in_file.added_tokens, &[]).tokens)
+            .add_tokens(Added::of(folder, &in_file, &[]).tokens)
             .map_err(|e| invalid(file, e))?;
         Ok(inner)
     };
@@ -254,7 +248,7 @@ fn from_json(folder: &Folder, file: &Path, json: &str) -> Result<(Inner, PathBuf
                 folder.warn("tokenizer_class", &format!("{class:?}: {why}"));
                 as_it_is()?
             } else {
-                let added = Added::of(folder, &in_file.added_tokens, class.defaults());
+                let added = Added::of(folder, &in_file, class.defaults());
                 let whole = post_processor.is_null();
                 let built = class.build(folder, &added, model.vocab, model.merges, post_processor);
                 let keeps = !built["post_processor"].is_null();
@@ -310,7 +304,7 @@ fn from_vocabulary(folder: &Folder) -> Result<(Inner, PathBuf)> {
             )),
         })
         .collect::<Result<_, _>>()?;
-    let added = Added::of(folder, &[], class.defaults());
+    let added = Added::of(folder, &InFile::default(), class.defaults());
     let built = class.build(folder, &added, vocab, serde_json::json!(merges), Value::Null);
     let mut inner = built
         .to_string()
@@ -376,6 +370,62 @@ mod tests {
         assert_eq!(small.encode("Once").unwrap(), ids[..2]);
         let error = small.with_embeddings(ids[1] as usize).encode("Once").unwrap_err();
         assert!(matches!(error, Error::Tokenizer(TokenizerError::Beyond { id, .. }) if id == ids[1]));
+    }
+
+    /// What transformers' AutoTokenizer gives for folders of many kinds; `make.py` beside the file makes it.
+    #[test]
+    fn folders_as_transformers_reads_them() {
+        let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers/cases.json");
+        let cases: Value = serde_json::from_slice(&fs::read(cases).unwrap()).unwrap();
+        let made = |name: &Value| &cases["vocabularies"][name.as_str().unwrap()];
+        let texts = cases["texts"].as_array().unwrap();
+        let mut wrong = Vec::new();
+        for folder in cases["folders"].as_array().unwrap() {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
+            for (name, content) in folder["files"].as_object().unwrap() {
+                let mut content = content.clone();
+                let text = match &content["$"] {
+                    Value::Null if content.is_string() => content.as_str().unwrap().to_owned(),
+                    Value::Null => {
+                        if let Some(vocabulary) = content["model"].get("$").map(made) {
+                            content["model"]["vocab"] = vocabulary["vocab"].clone();
+                            content["model"]["merges"] = vocabulary["merges"].clone();
+                        }
+                        content.to_string()
+                    }
+                    vocabulary if name == "merges.txt" => {
+                        let merges = made(vocabulary)["merges"].as_array().unwrap();
+                        let pair = |pair: &Value| match pair.as_str() {
+                            Some(pair) => pair.to_owned(),
+                            None => format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
+                        };
+                        let lines: Vec<String> = merges.iter().map(pair).collect();
+                        format!("#version: 0.2\n{}\n", lines.join("\n"))
+                    }
+                    vocabulary => made(vocabulary)["vocab"].to_string(),
+                };
+                fs::write(dir.path().join(name), text).unwrap();
+            }
+            let tokenizer = Tokenizer::open(dir.path()).unwrap();
+            let bare = folder.get("bare").unwrap_or(&folder["ids"]);
+            for (place, text) in texts.iter().enumerate() {
+                let text = text.as_str().unwrap();
+                let found = [
+                    (tokenizer.encode(text).unwrap(), &folder["ids"][place]),
+                    (
+                        tokenizer.encode_without_special_tokens(text).unwrap(),
+                        &bare[place],
+                    ),
+                ];
+                for (ids, expected) in found {
+                    if serde_json::json!(ids) != *expected {
+                        wrong.push(format!("{}: {text:?}: {ids:?}, not {expected}", folder["name"]));
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     }
 
     #[test]
