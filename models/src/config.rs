@@ -286,6 +286,17 @@ fn operator(name: &'static str, out_features: usize, in_features: usize) -> Oper
     }
 }
 
+/// Decoder layers. A number that no model has is refused here, as much is made for each of them.
+fn layers(fields: Fields<'_>, default: usize) -> Result<usize, ModelError> {
+    const MOST: usize = 100_000;
+    match fields.size_or("num_hidden_layers", default)? {
+        layers if layers <= MOST => Ok(layers),
+        layers => Err(ModelError::Config(format!(
+            "`num_hidden_layers` is {layers}; no model has more than {MOST}"
+        ))),
+    }
+}
+
 /// Features of a head where the configuration does not say: `hidden / heads`, which must be whole.
 fn even_share(hidden: usize, heads: usize) -> Result<usize, ModelError> {
     if !hidden.is_multiple_of(heads) {
@@ -307,7 +318,7 @@ impl OptConfig {
         Ok(Self {
             vocab_size: fields.size_or("vocab_size", 50272)?,
             hidden_size,
-            num_layers: fields.size_or("num_hidden_layers", 12)?,
+            num_layers: layers(fields, 12)?,
             num_heads,
             ffn_dim: fields.size_or("ffn_dim", 3072)?,
             max_positions: fields.size_or("max_position_embeddings", 2048)?,
@@ -396,7 +407,7 @@ impl LlamaConfig {
         if family == Family::Llama {
             even_share(hidden_size, num_heads)?; // LlamaConfig insists even with an explicit `head_dim`
         }
-        let num_layers = fields.size_or("num_hidden_layers", 32)?;
+        let num_layers = layers(fields, 32)?;
         let max_positions = fields.size_or("max_position_embeddings", defaults.max_positions)?;
         let activation = fields.text_or("hidden_act", "silu")?;
         let attention_bias = match family {

@@ -50,8 +50,8 @@ pub struct Decoder {
     prefix: String,
     /// Full name of the token embedding.
     embedding: String,
-    /// Full name of the head's weight.
-    head: String,
+    /// Full name of the head's weight, unless the model has none.
+    head: Option<String>,
     /// The rotation that all layers share, made for the first one that asks.
     rope: OnceLock<Arc<Rope>>,
 }
@@ -60,7 +60,10 @@ impl Decoder {
     /// Finds out how `source` names the model's tensors.
     ///
     /// A tied head is the token embedding, and either may stand for the other where the checkpoint has only one of
-    /// them. Where it has both, both are used: that is what transformers does where they differ.
+    /// them. Where it has both, both are used: that is what transformers does where they differ. A checkpoint with neither a tied
+    /// head nor one of its own has no head.
+    ///
+    /// Where no known layout fits as it is, one prefix before all names may be what wrappers such as `torch.compile` leave.
     ///
     /// # Errors
     /// [`ModelError::UnknownLayout`] when no known naming fits.
@@ -74,22 +77,25 @@ impl Decoder {
             ModelConfig::Opt(_) => format!("{prefix}layers.0.self_attn.q_proj.weight"),
             ModelConfig::Llama(_) => format!("{prefix}layers.0.input_layernorm.weight"),
         };
-        let prefix = prefixes
+        let known = prefixes
             .iter()
             .find(|prefix| source.contains(&first_norm(prefix)))
-            .ok_or_else(|| ModelError::UnknownLayout {
-                family: config.family().name(),
-                tried: prefixes.iter().map(|prefix| first_norm(prefix)).collect(),
-            })?;
-        let table = embedding(prefix);
-        let (has_table, has_head) = (source.contains(&table), source.contains(HEAD));
-        let (embedding, head) = match (config.tied_head(), has_table, has_head) {
-            (true, true, false) => (table.clone(), table),
-            (true, false, true) => (HEAD.to_owned(), HEAD.to_owned()),
-            _ => (table, HEAD.to_owned()),
+            .map(|prefix| (*prefix).to_owned());
+        let found = known.or_else(|| wrapped_prefix(&first_norm(""), source));
+        let prefix = found.ok_or_else(|| ModelError::UnknownLayout {
+            family: config.family().name(),
+            tried: prefixes.iter().map(|prefix| first_norm(prefix)).collect(),
+        })?;
+        let table = embedding(&prefix);
+        let has_table = source.contains(&table);
+        let own = head_name(&prefix, source);
+        let (embedding, head) = match (config.tied_head(), has_table, own) {
+            (true, true, None) => (table.clone(), Some(table)),
+            (true, false, Some(own)) => (own.clone(), Some(own)),
+            (_, _, own) => (table, own),
         };
         Ok(Self {
-            prefix: (*prefix).to_owned(),
+            prefix,
             embedding,
             head,
             rope: OnceLock::new(),
@@ -136,8 +142,10 @@ impl Decoder {
         for layer in 0..self.config.num_layers() {
             tensors.extend(self.layer_tensors(layer));
         }
-        let head = self.head_tensors();
-        tensors.extend(head.into_iter().filter(|(name, _)| *name != self.embedding));
+        if self.head.is_some() {
+            let head = self.head_tensors();
+            tensors.extend(head.into_iter().filter(|(name, _)| *name != self.embedding));
+        }
         tensors
     }
 
@@ -164,8 +172,16 @@ impl Decoder {
     pub fn head_tensors(&self) -> Vec<NamedShape> {
         let (rows, columns) = self.table_shape();
         let mut tensors = with_prefix(&self.prefix, head::norm_tensors(&self.config));
-        tensors.push((self.head.clone(), vec![rows, columns]));
+        tensors.extend(self.head.clone().map(|head| (head, vec![rows, columns])));
         tensors
+    }
+
+    /// The full name of the head's weight.
+    ///
+    /// # Errors
+    /// [`ModelError::NoHead`] when the model has none.
+    pub fn head_weight(&self) -> Result<&str, ModelError> {
+        self.head.as_deref().ok_or(ModelError::NoHead)
     }
 
     /// Shape of the token embedding and of the head's weight.
@@ -229,7 +245,7 @@ impl Decoder {
     /// Loads the norm before the head and the head.
     ///
     /// # Errors
-    /// [`ModelError::Source`] when a tensor cannot be had.
+    /// [`ModelError::NoHead`], and [`ModelError::Source`] when a tensor cannot be had.
     pub fn head<B: Backend>(
         &self,
         source: &dyn TensorSource,
@@ -241,13 +257,34 @@ impl Decoder {
             device,
             prefix: String::new(),
         };
-        let weight = whole.runs_of_rows(&self.head, [rows, columns])?;
+        let weight = whole.runs_of_rows(self.head_weight()?, [rows, columns])?;
         let loader = Loader {
             prefix: self.prefix.clone(),
             ..whole
         };
         Head::load(&self.config, weight, &loader)
     }
+}
+
+/// What stands before `first`, a tensor of the first layer, where that is the same wherever the name ends so.
+fn wrapped_prefix(first: &str, source: &dyn TensorSource) -> Option<String> {
+    let names = source.names();
+    let mut prefixes = names
+        .iter()
+        .filter_map(|name| name.strip_suffix(first))
+        .filter(|prefix| prefix.ends_with('.'));
+    match (prefixes.next(), prefixes.next()) {
+        (Some(only), None) => Some(only.to_owned()),
+        _ => None,
+    }
+}
+
+/// The head beside the decoder or around it: for `_orig_mod.model.` that may be `_orig_mod.lm_head.weight`.
+fn head_name(prefix: &str, source: &dyn TensorSource) -> Option<String> {
+    let ends = prefix.match_indices('.').map(|(at, _)| at + 1).rev();
+    ends.chain([0])
+        .map(|end| format!("{}{HEAD}", &prefix[..end]))
+        .find(|name| source.contains(name))
 }
 
 fn with_prefix(prefix: &str, tensors: Vec<NamedShape>) -> Vec<NamedShape> {

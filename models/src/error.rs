@@ -27,6 +27,9 @@ pub enum ModelError {
         /// One tensor of each known layout.
         tried: Vec<String>,
     },
+    /// The checkpoint is of a model without a head, as embedding models are: it predicts no tokens.
+    #[error("the model has no `lm_head.weight`, so it predicts no tokens; it can be pruned and inspected")]
+    NoHead,
     /// A tensor could not be had from the source.
     #[error("{0}")]
     Source(#[source] SourceError),

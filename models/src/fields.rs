@@ -34,13 +34,15 @@ impl<'a> Fields<'a> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
-    /// A count of at least one, if given.
+    /// A count of at least one, if given. One that Python wrote as `64.0` is the same; none of a model is above `u32::MAX`.
     pub(crate) fn size(&self, name: &str) -> Result<Option<usize>, ModelError> {
         let Some(value) = self.value(name) else {
             return Ok(None);
         };
-        match value.as_u64().map(usize::try_from) {
-            Some(Ok(size)) if size > 0 => Ok(Some(size)),
+        let whole = value.as_f64().filter(|number| number.fract() == 0.0);
+        match whole {
+            Some(size) if (1.0..=f64::from(u32::MAX)).contains(&size) => Ok(Some(size as usize)),
+            Some(size) if size > 1.0 => self.wrong(name, "an integer below 2^32", value),
             _ => self.wrong(name, "an integer of at least 1", value),
         }
     }

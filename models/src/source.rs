@@ -19,6 +19,12 @@ pub trait TensorSource {
 
     /// Whether the source holds a tensor of that name.
     fn contains(&self, name: &str) -> bool;
+
+    /// The names of all tensors, where they are known: a decoder then finds its own behind a prefix that wrappers put before
+    /// every name, such as `_orig_mod.`.
+    fn names(&self) -> Vec<&str> {
+        Vec::new()
+    }
 }
 
 /// A source in memory, for tests and for models that never were a file. Values are row-major f32 with their shape.
@@ -35,5 +41,9 @@ impl TensorSource for HashMap<String, (Vec<usize>, Vec<f32>)> {
 
     fn contains(&self, name: &str) -> bool {
         self.contains_key(name)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(String::as_str).collect()
     }
 }

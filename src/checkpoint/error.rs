@@ -21,6 +21,49 @@ pub enum CheckpointError {
         dir: PathBuf,
     },
 
+    /// The folder of a LoRA adapter, which is no model of its own.
+    #[error("`{}` holds a LoRA adapter{}, not a model: merge it into its base model first", dir.display(), of_base(base.as_deref()))]
+    Adapter {
+        /// The folder.
+        dir: PathBuf,
+        /// The base model that its configuration names.
+        base: Option<String>,
+    },
+
+    /// A folder of sentence-transformers whose model lies in a folder of its own.
+    #[error("`{}` has no config.json: its modules.json says that the model lies in `{}`; give that folder", dir.display(), model.display())]
+    Modules {
+        /// The folder.
+        dir: PathBuf,
+        /// Where the model lies.
+        model: PathBuf,
+    },
+
+    /// A `config.json` that cannot be read, or describes no model that is supported.
+    #[error("`{}`: {reason}", file.display())]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// Weights whose names are not those of the family.
+    #[error(
+        "the weights in `{}` are not named as those of the family `{family}`: there is none of {}, but for example `{example}`",
+        file.display(), tried.join(", ")
+    )]
+    Names {
+        /// A weight file.
+        file: PathBuf,
+        /// The family that the configuration names.
+        family: &'static str,
+        /// One tensor of each known layout.
+        tried: Vec<String>,
+        /// A tensor that is there.
+        example: String,
+    },
+
     /// The folder has no weights in a format that is read.
     #[error("`{}` has no weights: {found}", dir.display())]
     NoWeights {
@@ -254,6 +297,11 @@ pub enum CheckpointError {
     },
 }
 
+/// The end of a sentence about an adapter.
+fn of_base(base: Option<&str>) -> String {
+    base.map_or_else(String::new, |base| format!(" for `{base}`"))
+}
+
 impl CheckpointError {
     /// Puts the tensor's name where [`super::encode`], which does not know it, left a general word.
     pub(crate) fn of_tensor(mut self, name: &str) -> Self {
@@ -274,6 +322,14 @@ impl CheckpointError {
             Self::NoConfig { .. } => {
                 "a model folder in Hugging Face layout has a config.json beside its weights; was the download complete?"
             }
+            Self::Adapter { .. } => {
+                "in Python: AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(FOLDER)"
+            }
+            Self::Names { .. } => {
+                "save the weights with `save_pretrained` of transformers, whose names are read; one prefix before all names, \
+                 such as `_orig_mod.` or `module.`, is understood"
+            }
+            Self::Modules { .. } | Self::Config { .. } => return None,
             Self::NoWeights { .. } => {
                 "weights are read from model.safetensors, model.safetensors.index.json with its shards, \
                  pytorch_model.bin, pytorch_model.bin.index.json with its shards, or what `pack` wrote"
@@ -281,6 +337,9 @@ impl CheckpointError {
             Self::LfsPointer { .. } => "fetch the real file with `git lfs pull` in that folder",
             Self::Truncated { .. } | Self::MissingShard { .. } => {
                 "the download or copy is incomplete; fetch the file again"
+            }
+            Self::Pytorch { reason, .. } if reason.contains("dictionar") => {
+                "save the tensors alone: torch.save(model.state_dict(), \"pytorch_model.bin\")"
             }
             Self::Header { .. }
             | Self::Pytorch { .. }

@@ -56,7 +56,14 @@ impl Layout {
             Self::indexed(dir, WeightFormat::Packed, "model.packed.safetensors.index.json")
         } else {
             let others = file_names(dir)?;
-            let mut found = others.iter().filter(|name| name.ends_with(".safetensors"));
+            let ending = |ends: &[&str]| -> Vec<&String> {
+                let weights = others.iter().filter(|name| !is_beside_weights(name));
+                weights
+                    .filter(|name| ends.iter().any(|end| name.ends_with(end)))
+                    .collect()
+            };
+            let torch = ending(&[".bin", ".pt", ".pth", ".ckpt"]);
+            let mut found = ending(&[".safetensors"]).into_iter();
             match (found.next(), found.next()) {
                 (Some(only), None) if only.ends_with(packed::SUFFIX) => single(WeightFormat::Packed, only),
                 (Some(only), None) => single(WeightFormat::Safetensors, only),
@@ -64,6 +71,11 @@ impl Layout {
                     dir,
                     "it has several .safetensors files and no index".into(),
                 )),
+                (None, _) if torch.len() == 1 => single(WeightFormat::Pytorch, torch[0]),
+                (None, _) if adapter_base(dir).is_some() => {
+                    let (dir, base) = (dir.to_path_buf(), adapter_base(dir).flatten());
+                    Err(CheckpointError::Adapter { dir, base }.into())
+                }
                 (None, _) if others.len() == 1 => Err(no_weights(dir, "it only has a config.json".into())),
                 (None, _) => Err(no_weights(dir, format!("it has {}", others.join(", ")))),
             }
@@ -96,6 +108,22 @@ impl Layout {
             files,
         })
     }
+}
+
+/// The name of an adapter's configuration.
+pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// Whether the folder has a LoRA adapter, and the base model that its configuration names.
+pub(super) fn adapter_base(dir: &Path) -> Option<Option<String>> {
+    let text = std::fs::read(dir.join(ADAPTER_CONFIG)).ok()?;
+    let config: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    Some(config["base_model_name_or_path"].as_str().map(str::to_owned))
+}
+
+/// Files with tensors that are no model's: of an adapter, and of a training.
+pub(super) fn is_beside_weights(name: &str) -> bool {
+    const BESIDE: [&str; 5] = ["adapter_", "optimizer", "rng_state", "scheduler", "training_args"];
+    BESIDE.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn no_weights(dir: &Path, found: String) -> Error {

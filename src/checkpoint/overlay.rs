@@ -39,4 +39,8 @@ impl TensorSource for Overlay<'_> {
     fn contains(&self, name: &str) -> bool {
         self.checkpoint.contains(name)
     }
+
+    fn names(&self) -> Vec<&str> {
+        self.checkpoint.names()
+    }
 }

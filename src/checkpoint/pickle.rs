@@ -7,7 +7,7 @@
 //! exhaust neither the stack nor more memory than the file's own size allows.
 
 use super::StoredDtype;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Why a pickle was refused.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,22 +79,91 @@ pub(crate) struct Unpickled {
 }
 
 impl Unpickled {
-    /// The root as a state dict: tensors by name.
+    /// The model's tensors by name: those of the root, or of the one dictionary in it that has a model's, such as `model` or
+    /// `state_dict` of a training. What else lies there is passed over.
     pub(crate) fn state_dict(&self) -> Result<BTreeMap<String, TensorRef>> {
-        let Value::Dict(items) = &self.values[self.root] else {
+        if !matches!(self.values[self.root], Value::Dict(_)) {
             return damaged("it holds no dictionary of tensors");
-        };
-        let mut tensors = BTreeMap::new();
-        for &(key, value) in items {
-            let Value::Text(name) = &self.values[key] else {
-                return damaged("a key of its dictionary is not a string");
-            };
-            let Value::Tensor(tensor) = &self.values[value] else {
-                return damaged(format!("its entry `{name}` is not a tensor"));
-            };
-            tensors.insert(name.clone(), tensor.clone());
         }
-        Ok(tensors)
+        let found = self.dictionaries();
+        let of_model: Vec<_> = found
+            .iter()
+            .filter(|(_, tensors)| tensors.keys().any(|name| name.contains("layers.")))
+            .collect();
+        let candidates = if of_model.is_empty() {
+            found.iter().collect()
+        } else {
+            of_model
+        };
+        match candidates.as_slice() {
+            [] => damaged(self.without_tensors()),
+            // The root comes first, and goes before what lies in it.
+            [(place, tensors), ..] if candidates.len() == 1 || place.is_empty() => Ok(tensors
+                .iter()
+                .map(|(name, tensor)| ((*name).to_owned(), (*tensor).clone()))
+                .collect()),
+            several => {
+                let places: Vec<String> = several.iter().map(|(place, _)| format!("`{place}`")).collect();
+                damaged(format!(
+                    "it has tensors in several dictionaries ({}); save one of them alone",
+                    places.join(", ")
+                ))
+            }
+        }
+    }
+
+    /// Every dictionary with tensors under names, by where it lies: `""` for the root, `model.ema` for one in another.
+    fn dictionaries(&self) -> Vec<(String, BTreeMap<&str, &TensorRef>)> {
+        /// How deep dictionaries are looked into, and how many of them.
+        const DEPTH: usize = 3;
+        const MOST: usize = 10_000;
+        let mut found = Vec::new();
+        let mut waiting = VecDeque::from([(String::new(), self.root, 0)]);
+        let mut seen = 0;
+        while let Some((place, id, depth)) = waiting.pop_front() {
+            let Value::Dict(items) = &self.values[id] else {
+                continue;
+            };
+            let mut tensors = BTreeMap::new();
+            for &(key, value) in items {
+                let Value::Text(name) = &self.values[key] else {
+                    continue;
+                };
+                match &self.values[value] {
+                    Value::Tensor(tensor) => drop(tensors.insert(name.as_str(), tensor)),
+                    Value::Dict(_) if depth < DEPTH && seen < MOST => {
+                        seen += 1;
+                        let place = match place.as_str() {
+                            "" => name.clone(),
+                            outer => format!("{outer}.{name}"),
+                        };
+                        waiting.push_back((place, value, depth + 1));
+                    }
+                    _ => {}
+                }
+            }
+            if !tensors.is_empty() {
+                found.push((place, tensors));
+            }
+        }
+        found
+    }
+
+    /// What the root has instead of tensors.
+    fn without_tensors(&self) -> String {
+        const NAMED: usize = 5;
+        let Value::Dict(items) = &self.values[self.root] else {
+            return "it holds no dictionary of tensors".into();
+        };
+        let names = items.iter().filter_map(|&(key, _)| match &self.values[key] {
+            Value::Text(name) => Some(format!("`{name}`")),
+            _ => None,
+        });
+        let names: Vec<String> = names.take(NAMED).collect();
+        match names.is_empty() {
+            true => "its dictionary has no tensors under names".into(),
+            false => format!("its dictionary has no tensors, but {}", names.join(", ")),
+        }
     }
 
     /// The root as a list of strings.
@@ -179,6 +248,13 @@ impl<'a> Machine<'a> {
                 self.stack.push(Slot::Value(top));
             }
             b'q' | b'r' | 0x94 | b'h' | b'j' => self.memo_step(op)?,
+            // Sets: nothing in them is a weight.
+            0x8f => self.push(Value::Opaque),
+            0x90 => drop(self.pop_to_mark()?),
+            0x91 => {
+                drop(self.pop_to_mark()?);
+                self.push(Value::Opaque);
+            }
             b'N' | 0x88 | 0x89 | b'K' | b'M' | b'J' | 0x8a | 0x8b | b'G' | b'I' | b'L' | b'F' => {
                 self.number_step(op)?;
             }
@@ -349,6 +425,7 @@ impl<'a> Machine<'a> {
                 list.extend(items);
                 Ok(())
             }
+            Value::Opaque => Ok(()),
             _ => damaged("it appends to what is no list"),
         }
     }
@@ -360,6 +437,7 @@ impl<'a> Machine<'a> {
                 dict.extend(pairs(items)?);
                 Ok(())
             }
+            Value::Opaque => Ok(()),
             _ => damaged("it sets an item of what is no dictionary"),
         }
     }
@@ -387,7 +465,7 @@ impl<'a> Machine<'a> {
                 // Attributes of the object below: torch's module versions, which tensors do not need.
                 let _state = self.pop()?;
                 match self.values[self.top()?] {
-                    Value::Dict(_) | Value::Tensor(_) => Ok(()),
+                    Value::Dict(_) | Value::Tensor(_) | Value::Opaque => Ok(()),
                     _ => damaged("it sets the attributes of something that has none"),
                 }
             }
@@ -404,6 +482,7 @@ impl<'a> Machine<'a> {
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
         let full = format!("{module}.{name}");
         let known = CALLABLES.contains(&full.as_str())
+            || INERT.contains(&full.as_str())
             || storage_dtype(&full).is_some()
             || tensor_dtype(&full).is_some()
             || matches!(full.as_str(), "torch.Tensor" | "torch.nn.parameter.Parameter");
@@ -431,6 +510,8 @@ impl<'a> Machine<'a> {
             }
             ("collections.OrderedDict", []) => Ok(Value::Dict(Vec::new())),
             ("collections.OrderedDict", &[items]) => self.dict_of_pairs(items),
+            ("collections.defaultdict", _) => Ok(Value::Dict(Vec::new())),
+            (name, _) if INERT.contains(&name) => Ok(Value::Opaque),
             ("torch.Size", &[shape]) => match &self.values[shape] {
                 Value::Tuple(items) | Value::List(items) => Ok(Value::Tuple(items.clone())),
                 _ => damaged("a shape is no tuple"),
@@ -614,6 +695,27 @@ const CALLABLES: [&str; 8] = [
     "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_tensor_v3",
+];
+
+/// What trainings put beside tensors. It is neither made nor called: something that is passed over stands for it.
+const INERT: [&str; 17] = [
+    "_codecs.encode",
+    "argparse.Namespace",
+    "builtins.dict",
+    "builtins.float",
+    "builtins.int",
+    "builtins.list",
+    "builtins.set",
+    "collections.defaultdict",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "pathlib.PosixPath",
+    "torch.device",
+    "types.SimpleNamespace",
 ];
 
 /// The format of a typed storage class, and bytes for the untyped one.

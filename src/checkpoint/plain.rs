@@ -106,8 +106,8 @@ pub(crate) fn index_json(weight_map: BTreeMap<String, String>, total_bytes: u64)
     format!("{index:#}\n").into_bytes()
 }
 
-/// `pytorch_model-00001-of-00002.bin` → `model-00001-of-00002.safetensors`.
+/// `pytorch_model-00001-of-00002.bin` → `model-00001-of-00002.safetensors`; a file of any other name is the only one.
 fn safetensors_name(torch_name: &str) -> String {
-    let stem = torch_name.strip_suffix(".bin").unwrap_or(torch_name);
+    let stem = torch_name.strip_suffix(".bin").unwrap_or("model");
     format!("{}.safetensors", stem.strip_prefix("pytorch_").unwrap_or(stem))
 }

@@ -4,7 +4,7 @@ use super::dtype::{CHUNK_ELEMENTS, decode_into};
 use super::file::WeightFile;
 use super::header::{Header, bytes_of};
 use super::index::Index;
-use super::layout::{Layout, WeightFormat};
+use super::layout::{Layout, WeightFormat, adapter_base};
 use super::packed::PackedShard;
 use super::{CheckpointError, StoredDtype, pytorch};
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use fista_pruner_models::{SourceError, TensorSource};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What is known of a tensor without reading its numbers.
@@ -101,20 +102,15 @@ impl Checkpoint {
     /// # Errors
     /// When a file is missing, truncated or damaged, or the index and the shards disagree.
     pub fn open(dir: &Path) -> Result<Self> {
-        if !dir.is_dir() {
-            return Err(CheckpointError::NoFolder {
-                path: dir.to_path_buf(),
+        match std::fs::metadata(dir) {
+            Ok(found) if found.is_dir() => {}
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io("read", dir)(error)),
+            _ => {
+                let path = dir.to_path_buf();
+                return Err(CheckpointError::NoFolder { path }.into());
             }
-            .into());
         }
-        let config = dir.join("config.json");
-        if !config.exists() {
-            return Err(CheckpointError::NoConfig {
-                dir: dir.to_path_buf(),
-            }
-            .into());
-        }
-        let config_json = std::fs::read_to_string(&config).map_err(Error::io("read", &config))?;
+        let config_json = read_config(dir)?;
         let layout = Layout::find(dir)?;
         let mut checkpoint = Self {
             dir: dir.to_path_buf(),
@@ -193,7 +189,8 @@ impl Checkpoint {
                 place,
             };
             if let Some(earlier) = self.tensors.insert(tensor.clone(), stored) {
-                let (first, second) = (earlier.info.file, name.to_owned());
+                let first = self.path_of(&earlier.info.file);
+                let second = self.path_of(name);
                 return Err(CheckpointError::StoredTwice {
                     tensor,
                     first,
@@ -237,7 +234,7 @@ impl Checkpoint {
         &self.dir
     }
 
-    /// The text of `config.json`.
+    /// The text of `config.json`, as it is stored.
     pub fn config_json(&self) -> &str {
         &self.config_json
     }
@@ -260,7 +257,7 @@ impl Checkpoint {
     /// When it is missing, has another shape, or is not stored in a floating-point format.
     pub fn expect(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
         let info = &self.stored(name)?.info;
-        let (file, tensor) = (info.file.clone(), name.to_owned());
+        let (file, tensor) = (self.path_of(&info.file), name.to_owned());
         if info.shape != shape {
             let (expected, found) = (shape.to_vec(), info.shape.clone());
             return Err(CheckpointError::Shape {
@@ -294,7 +291,7 @@ impl Checkpoint {
         match wrong {
             None => Ok(values),
             Some(position) => Err(CheckpointError::NotFinite {
-                file: info.file.clone(),
+                file: self.path_of(&info.file),
                 tensor: name.to_owned(),
                 position,
             }
@@ -436,6 +433,11 @@ impl Checkpoint {
         hasher
     }
 
+    /// A weight file as messages name it.
+    fn path_of(&self, file: &str) -> String {
+        self.dir.join(file).display().to_string()
+    }
+
     fn stored(&self, name: &str) -> Result<&Stored> {
         self.tensors.get(name).ok_or_else(|| {
             let (dir, tensor) = (self.dir.clone(), name.to_owned());
@@ -459,6 +461,47 @@ impl Checkpoint {
     }
 }
 
+/// The text of `config.json`.
+fn read_config(dir: &Path) -> Result<String> {
+    let file = dir.join("config.json");
+    let bytes = match std::fs::read(&file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(no_config(dir).into()),
+        Err(error) => return Err(Error::io("read", &file)(error)),
+    };
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        let reason = "it is UTF-16; save it as UTF-8".into();
+        return Err(CheckpointError::Config { file, reason }.into());
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let reason = format!("it is not UTF-8 (byte {at})");
+        CheckpointError::Config { file, reason }
+    })?;
+    Ok(text)
+}
+
+/// What a folder without a `config.json` is instead.
+fn no_config(dir: &Path) -> CheckpointError {
+    let dir = dir.to_path_buf();
+    if let Some(base) = adapter_base(&dir) {
+        return CheckpointError::Adapter { dir, base };
+    }
+    let modules: Option<serde_json::Value> = std::fs::read(dir.join("modules.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok());
+    let model = modules
+        .iter()
+        .flat_map(|modules| modules.as_array().into_iter().flatten())
+        .filter_map(|module| module["path"].as_str())
+        .map(|path| dir.join(path))
+        .find(|path| path.join("config.json").is_file() && *path != dir);
+    match model {
+        Some(model) => CheckpointError::Modules { dir, model },
+        None => CheckpointError::NoConfig { dir },
+    }
+}
+
 /// Decodes what is in memory, a part per task. Returns the first position that is not finite.
 fn decode_parts(bytes: &[u8], dtype: &StoredDtype, values: &mut [f32]) -> Option<usize> {
     let size = (dtype.bits().unwrap_or(0) / 8) as usize;
@@ -479,5 +522,9 @@ impl TensorSource for Checkpoint {
 
     fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.tensors.keys().map(String::as_str).collect()
     }
 }

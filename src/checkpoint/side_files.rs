@@ -1,7 +1,7 @@
 //! What lies beside a checkpoint's weights. In: a source folder. Out: which of its files an output gets too, and which not.
 
 use super::Checkpoint;
-use super::layout::file_names;
+use super::layout::{ADAPTER_CONFIG, file_names};
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,9 +32,16 @@ const WEIGHT_EXTENSIONS: [&str; 22] = [
     "distcp",
 ];
 
-/// Names of the files beside a source's weights that an output gets too, and of what it does not get; see
-/// [`CheckpointWriter::left_out`](super::CheckpointWriter::left_out).
-pub(super) fn side_files(source: &Checkpoint) -> Result<(Vec<String>, Vec<String>)> {
+/// What an interrupted run leaves in its folder.
+const JOURNAL: &str = ".journal.jsonl";
+/// Folders that are copied have no more than this in all, and are no deeper.
+const FOLDER_BYTES: u64 = 16 << 20;
+const FOLDER_DEPTH: usize = 3;
+
+/// Names of the files beside a source's weights that an output gets too, those of small folders as `1_Pooling/config.json`, and of
+/// what it does not get; see [`CheckpointWriter::left_out`](super::CheckpointWriter::left_out). An adapter's configuration does not
+/// go without its weights, and what an interrupted run wrote down is no concern of the next.
+pub(crate) fn side_files(source: &Checkpoint) -> Result<(Vec<String>, Vec<String>)> {
     let used: BTreeSet<&str> = source
         .shards()
         .iter()
@@ -47,7 +54,7 @@ pub(super) fn side_files(source: &Checkpoint) -> Result<(Vec<String>, Vec<String
             continue;
         }
         let readable = source.dir().join(&name).is_file();
-        if !readable || holds_weights(&name) {
+        if !readable || holds_weights(&name) || [ADAPTER_CONFIG, JOURNAL].contains(&name.as_str()) {
             left_out.push(name);
         } else {
             copied.push(name);
@@ -55,12 +62,54 @@ pub(super) fn side_files(source: &Checkpoint) -> Result<(Vec<String>, Vec<String
     }
     for entry in std::fs::read_dir(source.dir()).map_err(Error::io("read", source.dir()))? {
         let entry = entry.map_err(Error::io("read", source.dir()))?;
-        if entry.path().is_dir() {
-            left_out.push(format!("{}/", entry.file_name().to_string_lossy()));
+        if !entry.path().is_dir() {
+            continue;
+        }
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let mut files = Vec::new();
+        let mut room = FOLDER_BYTES;
+        if is_side_folder(&name)
+            && small_files(&entry.path(), &name, FOLDER_DEPTH, &mut room, &mut files).is_some()
+            && !files.is_empty()
+        {
+            copied.extend(files);
+        } else {
+            left_out.push(format!("{name}/"));
         }
     }
+    copied.sort_unstable();
     left_out.sort_unstable();
     Ok((copied, left_out))
+}
+
+/// Whether a folder of that name belongs to the model, and not to its history, to caches or to a training.
+fn is_side_folder(name: &str) -> bool {
+    const OTHERS: [&str; 4] = ["__pycache__", "logs", "runs", "wandb"];
+    !name.starts_with('.') && !name.starts_with("checkpoint-") && !OTHERS.contains(&name)
+}
+
+/// Enters the files of a folder; `None` where there is too much, a link, or anything with weights.
+fn small_files(
+    folder: &Path,
+    place: &str,
+    depth: usize,
+    room: &mut u64,
+    files: &mut Vec<String>,
+) -> Option<()> {
+    for entry in std::fs::read_dir(folder).ok()? {
+        let entry = entry.ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        let (place, found) = (format!("{place}/{name}"), std::fs::metadata(entry.path()).ok()?);
+        if entry.file_type().ok()?.is_dir() && depth > 1 && is_side_folder(&name) {
+            small_files(&entry.path(), &place, depth - 1, room, files)?;
+        } else if found.is_file() && !holds_weights(&name) {
+            *room = room.checked_sub(found.len().max(1 << 10))?;
+            files.push(place);
+        } else {
+            return None;
+        }
+    }
+    Some(())
 }
 
 /// Whether a file of that name holds weights, or is the index of such files.

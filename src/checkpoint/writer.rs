@@ -6,7 +6,7 @@
 //! disk is known to suffice before the long work, and what was written can be opened and checked before it is
 //! published. See `output` for how it appears.
 //!
-//! What is not copied: folders, and files of weights in formats other than the one that is pruned (`*.bin` beside
+//! What is not copied: folders that are large, hidden, of a training, or have weights; an adapter; and files of weights in formats other than the one that is pruned (`*.bin` beside
 //! safetensors, `*.gguf`, `*.onnx`, …). They would still hold the dense weights, and some loaders would prefer them.
 
 use super::header::Entry;
@@ -238,11 +238,23 @@ impl CheckpointWriter {
         self.files.push((name.to_owned(), file));
     }
 
-    /// Copies what is neither weights nor a folder, and notes what is not copied.
+    /// Copies what is not weights, and notes what is not copied.
     fn copy_side_files(&mut self, source: &Checkpoint) -> Result<()> {
         let (copied, left_out) = side_files(source)?;
         for name in copied {
             self.copy_file(source, &name)?;
+        }
+        let adapter: Vec<&str> = left_out
+            .iter()
+            .map(String::as_str)
+            .filter(|name| name.starts_with("adapter_"))
+            .collect();
+        if !adapter.is_empty() {
+            tracing::warn!(
+                "`{}` has a LoRA adapter beside the model, which is neither applied nor copied: {}",
+                source.dir().display(),
+                adapter.join(", ")
+            );
         }
         self.left_out = left_out;
         Ok(())
@@ -252,6 +264,10 @@ impl CheckpointWriter {
     fn copy_file(&self, source: &Checkpoint, name: &str) -> Result<()> {
         let from_path = source.dir().join(name);
         let mut from = File::open(&from_path).map_err(Error::io("open", &from_path))?;
+        if let Some((folder, _)) = name.rsplit_once('/') {
+            let folder = self.partial().join(folder);
+            std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        }
         let mut to = self.new_file(name)?;
         std::io::copy(&mut from, &mut to).map_err(Error::io("write", self.partial().join(name)))?;
         Ok(())

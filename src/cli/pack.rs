@@ -163,6 +163,8 @@ fn exported_text(summary: &ExportSummary, output: &str) -> String {
 fn not_copied(left_out: &[String]) -> String {
     left_out
         .iter()
-        .map(|file| format!("\nnot copied, it holds weights in another form: {file}"))
+        .map(|file| {
+            format!("\nnot copied, it holds weights in another form or is no part of the model: {file}")
+        })
         .collect()
 }

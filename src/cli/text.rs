@@ -70,7 +70,8 @@ pub(crate) fn report_text(report: &Report) -> String {
         text += &format!("{short} {:.4}  ", operator.relative_error);
     }
     for file in &report.left_out {
-        text += &format!("\nnot copied, because it holds the weights before pruning: {file}");
+        text +=
+            &format!("\nnot copied, because it holds unpruned weights or is no part of the model: {file}");
     }
     let raised = report
         .operators

@@ -63,6 +63,7 @@ impl<B: SolverOps> Generator<B> {
     /// When a tensor cannot be read.
     pub fn load(checkpoint: &Checkpoint, decoder: &Decoder, device: &B::Device) -> Result<Self> {
         Limits::of::<B>(decoder, device)?;
+        decoder.head_weight()?;
         let layers = (0..decoder.config().num_layers())
             .map(|layer| decoder.layer::<B>(layer, checkpoint, device))
             .collect::<Result<_, _>>()?;

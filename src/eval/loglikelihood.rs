@@ -60,6 +60,7 @@ pub fn loglikelihoods<B: SolverOps>(
     device: &B::Device,
     observer: &mut dyn Observer,
 ) -> Result<(Vec<Vec<LoglikelihoodScore>>, Work)> {
+    decoder.head_weight()?;
     let rows = Limits::of::<B>(decoder, device)?.rows();
     let plans = plan(groups, Pack::<B>::preferred_rows(device).min(rows.max(1)));
     let row_bytes = decoder.config().hidden_size() * size_of::<f32>();

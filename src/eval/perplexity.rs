@@ -46,6 +46,7 @@ pub fn perplexity<B: SolverOps>(
 ) -> Result<Perplexity> {
     let seq_len = windows.first().map_or(0, Vec::len);
     crate::text::check_windows(windows, "‹seq-len›")?;
+    decoder.head_weight()?;
     let config = decoder.config();
     let window_bytes = seq_len * config.hidden_size() * size_of::<f32>();
     let per_pass = (PASS_BYTES / window_bytes.max(1)).max(1);

@@ -134,7 +134,7 @@ impl Spoken<'_> {
 /// End tokens as transformers finds them: `generation_config.json`, else `config.json`, else the family's default.
 fn end_tokens(model: &Model) -> Vec<u32> {
     let listed = |text: &str| -> Option<Vec<u32>> {
-        let config: serde_json::Value = serde_json::from_str(text).ok()?;
+        let config: serde_json::Value = crate::json::parse(text).ok()?;
         let id = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
         match config.get("eos_token_id")? {
             serde_json::Value::Array(several) => Some(several.iter().filter_map(id).collect()),

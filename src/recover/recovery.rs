@@ -23,6 +23,9 @@ pub fn recover<B: SolverOps>(
 ) -> Result<Recovered> {
     job.recovery.validate()?;
     crate::text::check_windows(job.windows, "‹seq-len›")?;
+    if !matches!(job.recovery, Recovery::Block(_)) {
+        job.pruned.decoder.head_weight()?;
+    }
     if let Some(dense) = job.dense {
         check_same_shape(job.pruned, dense)?;
     }
@@ -60,7 +63,7 @@ pub fn recover<B: SolverOps>(
     })
 }
 
-/// Whether both models have the same operators.
+/// Whether both models are of one family and have the same operators and tokens.
 fn check_same_shape(pruned: &Model, dense: &Model) -> Result<()> {
     let of = |model: &Model| -> Vec<_> {
         let operators = model.decoder.operators();
@@ -68,12 +71,23 @@ fn check_same_shape(pruned: &Model, dense: &Model) -> Result<()> {
             .map(|operator| (operator.name.clone(), operator.shape()))
             .collect()
     };
-    if of(pruned) == of(dense) {
+    let (ours, its) = (pruned.decoder.config(), dense.decoder.config());
+    let differs = if ours.family() != its.family() {
+        format!("is of family `{}`, and not `{}`", its.family(), ours.family())
+    } else if ours.vocab_size() != its.vocab_size() {
+        format!("has {} tokens, and not {}", its.vocab_size(), ours.vocab_size())
+    } else if of(pruned) != of(dense) || ours.num_heads() != its.num_heads() {
+        "has linear layers of other names, shapes or heads".to_owned()
+    } else {
         return Ok(());
-    }
+    };
     Err(Error::from(ConfigError::Setting {
         setting: "‹dense›",
-        reason: "its operators are not those of the pruned model".into(),
+        reason: format!(
+            "`{}` {differs}: `{}` was not made from it",
+            dense.dir().display(),
+            pruned.dir().display()
+        ),
     }))
 }
 

@@ -97,7 +97,7 @@ pub struct Report {
     pub layer_seconds: Vec<LayerSeconds>,
     /// Largest resident memory of the process in bytes, where the system tells it.
     pub peak_host_bytes: Option<u64>,
-    /// Files of the source that were not copied, because they hold the dense weights in another format.
+    /// Files and folders of the source that were not copied: they hold the dense weights, or are no part of the model.
     pub left_out: Vec<String>,
     /// Each pruned operator, in the order of pruning.
     pub operators: Vec<OperatorReport>,

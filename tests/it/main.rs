@@ -6,6 +6,7 @@ mod common;
 mod hub_server;
 
 mod bad_input;
+mod checkpoints;
 mod cli_compare;
 mod cli_eval;
 mod cli_mask;

@@ -362,7 +362,10 @@ fn what_cannot_be_recovered() {
         assert!(!workspace.path("back").exists(), "{arguments}");
     };
     refuse("--method block", &["--dense", "dense model"]);
-    refuse("--method block --dense other", &["--dense", "operators"]);
+    refuse(
+        "--method block --dense other",
+        &["--dense", "`other`", "`out`", "family `opt`"],
+    );
     workspace.refuse(
         "recover --model model --output back --calibration ids.safetensors --method mezo",
         &["--model", "no operator", "zero"],

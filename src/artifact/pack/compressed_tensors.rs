@@ -186,7 +186,7 @@ fn config(model: &Model, format: SparseFormat, operators: &Operators, ignored: &
             reason,
         })
     };
-    let mut config: Value = serde_json::from_str(model.checkpoint.config_json())
+    let mut config: Value = crate::json::parse(model.checkpoint.config_json())
         .map_err(|e| unusable(format!("config.json cannot be parsed: {e}")))?;
     for key in ["quantization_config", "compression_config"] {
         if config.get(key).is_some_and(|v| !v.is_null()) {

@@ -2,7 +2,7 @@
 
 use super::findings::{Kind, Verification};
 use crate::checkpoint::plain::PlainShard;
-use crate::checkpoint::{Checkpoint, file_names, holds_weights};
+use crate::checkpoint::{Checkpoint, file_names, holds_weights, side_files};
 use crate::error::{Error, Result};
 use crate::report;
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,7 +128,9 @@ fn notes(shard: &PlainShard) -> BTreeMap<&String, &String> {
 }
 
 fn compare_side_files(output: &Checkpoint, source: &Checkpoint, found: &mut Verification) -> Result<()> {
-    let (before, after) = (side_files(source)?, side_files(output)?);
+    let (before, left_out) = side_files(source)?;
+    let before: BTreeSet<String> = before.into_iter().collect();
+    let after: BTreeSet<String> = side_files(output)?.0.into_iter().collect();
     for name in &before {
         let read = |dir: &Path| {
             let path = dir.join(name);
@@ -151,6 +153,10 @@ fn compare_side_files(output: &Checkpoint, source: &Checkpoint, found: &mut Veri
     for name in after.difference(&before).filter(|name| !is_report(name)) {
         found.note(format!("`{name}` is not in the source"));
     }
+    let missing = left_out.iter().filter(|name| !output.dir().join(name).exists());
+    for name in missing {
+        found.note(format!("`{name}` of the source is not here"));
+    }
     for name in other_weights(output)? {
         let message = "it holds weights in another format, which some loaders prefer to the pruned ones";
         found.problem(Kind::SideFile, name, message);
@@ -161,16 +167,6 @@ fn compare_side_files(output: &Checkpoint, source: &Checkpoint, found: &mut Veri
 /// A run's own report, which differs from that of an earlier run in the source.
 fn is_report(name: &str) -> bool {
     report::FILE_NAMES.contains(&name)
-}
-
-/// Files that are neither weights nor an index of them.
-fn side_files(checkpoint: &Checkpoint) -> Result<BTreeSet<String>> {
-    let names = file_names(checkpoint.dir())?;
-    let is_file = |name: &String| checkpoint.dir().join(name).is_file();
-    Ok(names
-        .into_iter()
-        .filter(|name| !holds_weights(name) && is_file(name))
-        .collect())
 }
 
 /// Weight files and indices that are not the ones in use.

@@ -12,7 +12,7 @@ use crate::checkpoint::{Checkpoint, StoredDtype};
 use crate::config::Pattern;
 use crate::error::{Error, PatternError, Result};
 use crate::report;
-use fista_pruner_models::{Decoder, ModelConfig};
+use fista_pruner_models::{Decoder, RopePrecision};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -94,7 +94,7 @@ fn check(output: &Checkpoint, source: Option<&Checkpoint>, found: &mut Verificat
             found.note("the report names another source: the folder may have been converted or moved since");
         }
     }
-    check_tensors(output, &pruned, found);
+    check_tensors(output, source, &pruned, found);
     check_sparsity(reported.as_ref(), found);
     if found.pattern.is_none() {
         found.note("no pattern was checked: there is no report, and no pattern was given");
@@ -108,9 +108,7 @@ fn check(output: &Checkpoint, source: Option<&Checkpoint>, found: &mut Verificat
 
 /// The decoder that the configuration describes; every tensor that it needs is there with its shape.
 fn decoder(output: &Checkpoint, found: &mut Verification) -> Option<Decoder> {
-    let decoder =
-        ModelConfig::from_json(output.config_json()).and_then(|config| Decoder::new(config, output));
-    let decoder = match decoder {
+    let decoder = match output.decoder(RopePrecision::F32) {
         Ok(decoder) => decoder,
         Err(error) => {
             found.problem(Kind::Config, "config.json", error.to_string());
@@ -229,7 +227,12 @@ fn pruned(
 }
 
 /// Reads every tensor: finite, undamaged, and the pruned ones with their pattern and zeros.
-fn check_tensors(output: &Checkpoint, pruned: &BTreeMap<String, Pruned>, found: &mut Verification) {
+fn check_tensors(
+    output: &Checkpoint,
+    source: Option<&Checkpoint>,
+    pruned: &BTreeMap<String, Pruned>,
+    found: &mut Verification,
+) {
     let (mut zeros, mut weights) = (0, 0);
     for (name, info) in output.tensors() {
         found.tensors += 1;
@@ -246,6 +249,11 @@ fn check_tensors(output: &Checkpoint, pruned: &BTreeMap<String, Pruned>, found: 
                     error,
                     Error::Checkpoint(crate::checkpoint::CheckpointError::NotFinite { .. })
                 );
+                // What the source has as well is not the pruning's fault, nor that of a copy.
+                if not_finite && !pruned.contains_key(name) && source.is_some_and(|s| same(output, s, name)) {
+                    found.note(format!("{error}; the source has the same"));
+                    continue;
+                }
                 let kind = if not_finite {
                     Kind::NotFinite
                 } else {
@@ -265,6 +273,12 @@ fn check_tensors(output: &Checkpoint, pruned: &BTreeMap<String, Pruned>, found: 
         found.problem(Kind::Tensors, name, "the operator is missing");
     }
     found.sparsity = zeros as f64 / weights.max(1) as f64;
+}
+
+/// Whether both have the same bytes for a tensor.
+fn same(output: &Checkpoint, source: &Checkpoint, name: &str) -> bool {
+    source.info(name) == output.info(name)
+        && matches!((output.raw(name), source.raw(name)), (Ok(after), Ok(before)) if after == before)
 }
 
 /// A pruned operator's pattern, and what the report says of it. Gives its zeros.

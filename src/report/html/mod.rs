@@ -155,7 +155,7 @@ fn warnings(report: &Report) -> Markup {
             }
         }
         @if !report.left_out.is_empty() {
-            p.note { "Not copied, because it still has the original weights: " (report.left_out.join(", ")) }
+            p.note { "Not copied, because it still has the original weights or is no part of the model: " (report.left_out.join(", ")) }
         }
         @if report.evaluation.is_none() {
             p.note { "Perplexity was not measured. " code { "prune --eval-data FILE" } " measures it before and after pruning, in the same run." }
