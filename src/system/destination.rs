@@ -112,6 +112,13 @@ impl Destination {
         let Some(there) = metadata(&path)? else {
             return Ok(path);
         };
+        if std::env::current_dir()
+            .and_then(|current| current.canonicalize())
+            .is_ok_and(|current| current.starts_with(&path))
+        {
+            let path = self.path.clone();
+            return Err(DestinationError::Current { path }.into());
+        }
         if !self.overwrite {
             let path = self.path.clone();
             return Err(DestinationError::Exists { path }.into());
@@ -122,13 +129,6 @@ impl Destination {
         };
         if !there.is_dir() {
             return Err(refuse("is no folder".into()));
-        }
-        if std::env::current_dir()
-            .and_then(|current| current.canonicalize())
-            .is_ok_and(|current| current.starts_with(&path))
-        {
-            let path = self.path.clone();
-            return Err(DestinationError::Current { path }.into());
         }
         let mut entries = std::fs::read_dir(&path).map_err(Error::io("read", &path))?;
         if entries.next().is_some() {

@@ -5,7 +5,7 @@
 //! become the same some way behind the place where the second begins and before the first ends; there the two are joined. Where
 //! they do not, such as in a very long word, the piece begins earlier.
 
-use super::Tokenizer;
+use super::tokenizer::{Token, Tokenizer};
 use crate::error::Result;
 use rayon::prelude::*;
 
@@ -15,14 +15,6 @@ const PIECE: usize = 1 << 18;
 const OVERLAPS: [usize; 3] = [1 << 12, 1 << 14, 1 << 16];
 /// Tokens that must be the same in both pieces.
 const AGREEING: usize = 24;
-
-/// A token and the bytes of the text that it stands for. Tokens of one character's bytes all have the whole character.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token {
-    pub(super) id: u32,
-    pub(super) start: usize,
-    pub(super) end: usize,
-}
 
 /// The ids of `text`, at least the first `enough` of them, and whether these are all; with the special tokens that the tokenizer
 /// adds by default, or without.

@@ -6,7 +6,6 @@ mod added;
 mod class;
 mod folder;
 
-use super::pieces::Token;
 use super::{ChatTemplate, Conversation, TokenizerError};
 use crate::error::Result;
 use crate::system::{Panicked, guarded};
@@ -31,6 +30,14 @@ pub struct Tokenizer {
     dir: PathBuf,
     /// Read when the first conversation comes.
     chat_template: OnceLock<ChatTemplate>,
+}
+
+/// A token and the bytes of the text that it stands for. Tokens of one character's bytes all have the whole character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) id: u32,
+    pub(super) start: usize,
+    pub(super) end: usize,
 }
 
 /// What is taken of a `tokenizer.json` by classes that make the rest themselves.
