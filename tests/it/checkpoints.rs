@@ -20,7 +20,7 @@ fn rename(workspace: &Workspace, name: impl Fn(&str) -> Option<String>) {
 #[test]
 fn one_prefix_before_all_names_is_kept() {
     const EVAL: &str = "eval --model model --data ids.safetensors";
-    for model in ["llama3.1-style", "opt-125m-style", "smollm2-style"] {
+    for model in ["mistral-style", "opt-125m-style", "smollm2-style"] {
         let expected = Workspace::with(model).json(EVAL)["perplexity"].clone();
         for prefix in ["_orig_mod.", "module.", "model.", "module._orig_mod."] {
             let workspace = Workspace::with(model);
@@ -35,9 +35,12 @@ fn one_prefix_before_all_names_is_kept() {
 
 #[test]
 fn names_of_another_program_are_shown() {
-    let workspace = Workspace::with("llama3.1-style");
+    let workspace = Workspace::with("mistral-style");
     rename(&workspace, |name| Some(name.replace("layers.", "blocks.")));
-    workspace.refuse(PRUNE, &["model.safetensors", "`llama`", "for example `", "hint:"]);
+    workspace.refuse(
+        PRUNE,
+        &["model.safetensors", "`mistral`", "for example `", "hint:"],
+    );
 }
 
 #[test]
