@@ -105,13 +105,13 @@ pub struct DataSource {
 }
 
 impl DataSource {
-    /// The names in a sentence.
+    /// The files in a sentence, with their paths where they go by their own names.
     pub(crate) fn in_words(&self) -> String {
-        self.names
-            .iter()
-            .map(|name| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(", ")
+        let names = self.names.iter().enumerate().map(|(place, name)| {
+            let path = self.paths.get(place).filter(|path| path.ends_with(name));
+            format!("`{}`", path.map_or(Path::new(name), PathBuf::as_path).display())
+        });
+        names.collect::<Vec<_>>().join(", ")
     }
 }
 

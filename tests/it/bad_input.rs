@@ -235,9 +235,9 @@ fn a_tokenizer_of_another_model() {
     for line in [
         "prune --model model --output out --calibration demo",
         "eval --model model",
-        "generate --model model --prompt x",
+        "generate --model model --prompt Once",
     ] {
-        workspace.refuse(line, &["4095", "320", "hint:"]);
+        workspace.refuse(line, &["`Once`", "1454", "320 embeddings", "hint:"]);
     }
 }
 
