@@ -16,6 +16,17 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Er
     })
 }
 
+/// As [`parse`], from the bytes of a file.
+///
+/// # Errors
+/// What is wrong with it as JSON.
+pub(crate) fn parse_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => parse(text),
+        Err(_) => serde_json::from_slice(bytes),
+    }
+}
+
 /// Takes the byte order mark off that some editors put before a text.
 pub(crate) fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)

@@ -19,7 +19,7 @@ impl Index {
     pub(crate) fn read(dir: &Path, name: &str) -> Result<Self> {
         let file = dir.join(name);
         let text = std::fs::read(&file).map_err(Error::io("read", &file))?;
-        let index: Self = serde_json::from_slice(&text).map_err(|e| CheckpointError::Index {
+        let index: Self = crate::json::parse_bytes(&text).map_err(|e| CheckpointError::Index {
             file: file.clone(),
             reason: e.to_string(),
         })?;

@@ -116,7 +116,7 @@ pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Whether the folder has a LoRA adapter, and the base model that its configuration names.
 pub(super) fn adapter_base(dir: &Path) -> Option<Option<String>> {
     let text = std::fs::read(dir.join(ADAPTER_CONFIG)).ok()?;
-    let config: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let config: serde_json::Value = crate::json::parse_bytes(&text).unwrap_or_default();
     Some(config["base_model_name_or_path"].as_str().map(str::to_owned))
 }
 

@@ -91,7 +91,7 @@ const DEPTH: usize = 3;
 /// What the folder is instead, or what it holds, as the end of a sentence.
 pub(super) fn replaceable(folder: &Path, source: &Path) -> Result<(), String> {
     let config = std::fs::read(folder.join("config.json")).map_err(|_| "has no config.json of a model")?;
-    let config: Value = serde_json::from_slice(&config).unwrap_or_default();
+    let config: Value = crate::json::parse_bytes(&config).unwrap_or_default();
     if !config["model_type"].is_string() && !config["architectures"].is_array() {
         return Err("has no config.json of a model".into());
     }

@@ -32,10 +32,11 @@ pub fn out_of_memory(bytes: usize) {
     const PATIENCE: Duration = Duration::from_secs(20);
     let first = REFUSED.compare_exchange(0, bytes.max(1), Ordering::SeqCst, Ordering::SeqCst);
     #[cfg(unix)]
-    if WATCHED.load(Ordering::SeqCst) && !ENDS.get() {
-        if first.is_err() || signal_hook::low_level::raise(STOP).is_ok() {
-            std::thread::sleep(PATIENCE);
-        }
+    if WATCHED.load(Ordering::SeqCst)
+        && !ENDS.get()
+        && (first.is_err() || signal_hook::low_level::raise(STOP).is_ok())
+    {
+        std::thread::sleep(PATIENCE);
     }
     // Nothing from here on takes memory.
     let _ = std::io::stderr().write_all(b"error: not enough memory\n");

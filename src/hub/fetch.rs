@@ -305,7 +305,7 @@ fn shards(index: &Path) -> Result<BTreeSet<String>> {
         weight_map: BTreeMap<String, String>,
     }
     let text = std::fs::read(index).map_err(HubError::io("read", index))?;
-    let index: Index = serde_json::from_slice(&text).unwrap_or_default();
+    let index: Index = crate::json::parse_bytes(&text).unwrap_or_default();
     let shards = index.weight_map.into_values();
     Ok(shards.filter(|shard| is_file_name(shard)).collect())
 }

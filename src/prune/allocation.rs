@@ -180,7 +180,7 @@ pub fn read_table(path: &Path, names: &[String]) -> Result<BTreeMap<String, Patt
         })
     };
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let table: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text)
+    let table: BTreeMap<String, serde_json::Value> = crate::json::parse(&text)
         .map_err(|e| refuse(format!("no JSON object from operators to rates: {e}")))?;
     let mut patterns = BTreeMap::new();
     let mut by_expression: BTreeMap<&str, &str> = BTreeMap::new();

@@ -167,7 +167,7 @@ impl Report {
             })
         };
         let json: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|e| refuse(format!("it is no JSON: {e}")))?;
+            crate::json::parse_bytes(&bytes).map_err(|e| refuse(format!("it is no JSON: {e}")))?;
         match json["report_version"].as_u64() {
             Some(version) if version == u64::from(VERSION) => {}
             Some(version) => {

@@ -153,7 +153,7 @@ fn source(dir: &Path, config_file: &Path, config: &serde_json::Value) -> Result<
 fn json(file: &Path) -> Result<serde_json::Value> {
     match std::fs::read(file) {
         Ok(bytes) => Ok(
-            serde_json::from_slice(&bytes).map_err(|e| TokenizerError::Invalid {
+            crate::json::parse_bytes(&bytes).map_err(|e| TokenizerError::Invalid {
                 file: file.to_path_buf(),
                 reason: e.to_string(),
             })?,

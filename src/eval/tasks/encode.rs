@@ -147,7 +147,7 @@ fn prefix(tokenizer: &Tokenizer, dir: &Path) -> Option<Prefix> {
     let files = ["tokenizer_config.json", "special_tokens_map.json", "config.json"];
     let files = files.map(|name| {
         let bytes = std::fs::read(dir.join(name)).ok()?;
-        serde_json::from_slice::<Value>(&bytes).ok()
+        crate::json::parse_bytes::<Value>(&bytes).ok()
     });
     let named = |name: &str| {
         files[..2].iter().flatten().find_map(|file| {

@@ -3,7 +3,7 @@
 
 use super::folder::Folder;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use tokenizers::AddedToken;
 
@@ -30,15 +30,57 @@ pub(super) struct InFile {
 /// What a folder adds to its vocabulary.
 #[derive(Debug)]
 pub(super) struct Added {
-    /// In the order in which they are added. What the vocabulary has keeps its id.
+    /// In the order in which they are added; a later one of the same text has the last word on its properties. What the vocabulary
+    /// has keeps its id.
     pub(super) tokens: Vec<AddedToken>,
-    named: Vec<(String, String)>,
+    named: Vec<(String, Named)>,
+    extra: Vec<Named>,
+}
+
+/// A token that a file names by its text alone, or with properties.
+#[derive(Debug, Clone, PartialEq)]
+enum Named {
+    Text(String),
+    Token(AddedToken),
+}
+
+impl Named {
+    fn of(value: &Value) -> Option<Self> {
+        match value.as_str() {
+            Some(text) => Some(Self::Text(text.to_owned())),
+            None => token(value, false).map(Self::Token),
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Token(token) => &token.content,
+        }
+    }
+
+    fn token(&self) -> AddedToken {
+        match self {
+            Self::Text(text) => AddedToken::from(text.clone(), true),
+            Self::Token(token) => token.clone(),
+        }
+    }
 }
 
 impl Added {
-    /// What `folder` and its `tokenizer.json` name; `defaults` are the class's names.
-    pub(super) fn of(folder: &Folder, file: &InFile, defaults: &[(&str, &str)]) -> Self {
+    /// What `folder` and its `tokenizer.json` name; `defaults` are the class's names. `kept`: the tokenizer has those of the file already.
+    pub(super) fn of(folder: &Folder, file: &InFile, defaults: &[(&str, &str)], kept: bool) -> Self {
         let mut fields = folder.config.clone();
+        // Tokens with names of a model's own; the older name of the list counts where the newer one says nothing.
+        let mut by_name = Map::new();
+        match fields.get("extra_special_tokens") {
+            Some(Value::Object(names)) if !names.is_empty() => {
+                by_name.extend(names.clone());
+                fields.remove("extra_special_tokens");
+            }
+            Some(Value::Array(list)) if !list.is_empty() => {}
+            _ => older_name(&mut fields),
+        }
         let mut by_id: BTreeMap<u64, AddedToken> = BTreeMap::new();
         if let Some(decoder) = fields.get("added_tokens_decoder").and_then(Value::as_object) {
             for (id, value) in decoder {
@@ -47,12 +89,26 @@ impl Added {
                 }
             }
         } else {
-            fields.extend(folder.special.clone());
+            for (name, value) in &folder.special {
+                let value = match (name.as_str(), value, fields.get(name)) {
+                    ("extra_special_tokens", Value::Array(more), Some(Value::Array(list))) => {
+                        Value::from_iter(list.iter().chain(more).cloned())
+                    }
+                    // With properties, it is special whatever else is said.
+                    (_, Value::Object(token), _) if token.contains_key("content") => {
+                        let mut token = token.clone();
+                        token.insert("special".into(), true.into());
+                        token.into()
+                    }
+                    _ => value.clone(),
+                };
+                fields.insert(name.clone(), value);
+            }
             let special: Vec<String> = NAMES
                 .iter()
                 .filter_map(|name| fields.get(*name))
                 .chain(listed(&fields))
-                .filter_map(|value| Some(token(value, true)?.content))
+                .filter_map(|value| Some(Named::of(value)?.text().to_owned()))
                 .collect();
             for (text, id) in &folder.added {
                 if let Some(id) = id.as_u64() {
@@ -66,79 +122,104 @@ impl Added {
                 }
             }
         }
+        if !fields.contains_key("extra_special_tokens") {
+            older_name(&mut fields);
+        }
         if let Some(token) = file.padding.get("pad_token") {
             fields.entry("pad_token").or_insert_with(|| token.clone());
         }
-        let mut named: Vec<(String, AddedToken)> = Vec::new();
-        let mut name = |name: &str, value: Option<&Value>| {
-            if let Some(token) = value.and_then(|value| token(value, true)) {
-                named.push((name.to_owned(), token));
-            }
-        };
-        for known in NAMES {
-            let default = defaults.iter().find(|(name, _)| *name == known);
-            let default = default.map(|(_, text)| Value::from(*text));
-            name(known, fields.get(known).or(default.as_ref()));
-        }
-        // Names of a model's own, such as `image_token`.
-        for (key, value) in &fields {
-            if key.ends_with("_token") && !NAMES.contains(&key.as_str()) {
-                name(key, Some(value));
+        let named = named(folder, (&fields, &by_name), defaults, &by_id);
+        let extra: Vec<Named> = listed(&fields).filter_map(Named::of).collect();
+        let in_file = file.added_tokens.iter().filter(|_| kept);
+        let mut known: Vec<&str> = in_file.filter_map(|token| token["content"].as_str()).collect();
+        known.extend(by_id.values().map(|token| token.content.as_str()));
+        let mut more: Vec<Named> = Vec::new();
+        for token in named.iter().map(|(_, token)| token).chain(&extra) {
+            if !known.contains(&token.text()) && !more.contains(token) {
+                more.push(token.clone());
             }
         }
-        for (key, text) in defaults {
-            if !NAMES.contains(key) && !fields.contains_key(*key) {
-                name(key, Some(&Value::from(*text)));
-            }
-        }
-        if let Some(extra) = fields.get("extra_special_tokens").and_then(Value::as_object) {
-            for (key, value) in extra {
-                name(key, Some(value));
-            }
-        }
-        let place = |name: &String| folder.order.iter().position(|known| known == name);
-        named.sort_by_key(|(name, _)| (!NAMES.contains(&name.as_str())).then(|| place(name)));
-        let is_named = |text: &str| named.iter().any(|(_, token)| token.content == text);
-        let mut tokens: Vec<AddedToken> = by_id.into_values().collect();
+        let is_named = |text: &str| named.iter().any(|(_, token)| token.text() == text);
+        let mut tokens: Vec<AddedToken> = by_id.values().cloned().collect();
+        tokens.extend(more.iter().map(Named::token));
         for token in &mut tokens {
             token.special |= is_named(&token.content);
         }
-        let extra = listed(&fields).filter_map(|value| token(value, true));
-        for token in named.iter().map(|(_, token)| token.clone()).chain(extra) {
-            if tokens.iter().all(|known| known.content != token.content) {
-                tokens.push(token);
-            }
-        }
-        let named = named
-            .into_iter()
-            .map(|(name, token)| (name, token.content))
-            .collect();
-        Self { tokens, named }
+        Self { tokens, named, extra }
+    }
+
+    /// Every special token once more, by its text alone or, `with_properties`, as it was named: what some classes add at last.
+    pub(super) fn again(&self, with_properties: bool) -> Vec<AddedToken> {
+        let all = self.named.iter().map(|(_, token)| token).chain(&self.extra);
+        all.map(|token| match with_properties {
+            true => AddedToken {
+                special: true,
+                ..token.token()
+            },
+            false => AddedToken::from(token.text(), true),
+        })
+        .collect()
     }
 
     /// The text of a named token.
     pub(super) fn named(&self, name: &str) -> Option<&str> {
         let found = self.named.iter().find(|(known, _)| known == name);
-        found.map(|(_, text)| text.as_str())
+        found.map(|(_, token)| token.text())
     }
 }
 
-/// Further special tokens, by the newer name or else the older one.
-fn listed(fields: &serde_json::Map<String, Value>) -> impl Iterator<Item = &Value> {
-    let list = |name: &str| {
-        fields
-            .get(name)
-            .and_then(Value::as_array)
-            .filter(|list| !list.is_empty())
-    };
-    let newer = fields
-        .get("extra_special_tokens")
-        .filter(|value| value.as_object().is_some_and(|o| !o.is_empty()));
-    let found = match newer {
-        Some(_) => None,
-        None => list("extra_special_tokens").or_else(|| list("additional_special_tokens")),
-    };
-    found.into_iter().flatten()
+/// The named tokens in transformers' order, then those with names of a model's own, in the file's order.
+fn named(
+    folder: &Folder,
+    (fields, by_name): (&Map<String, Value>, &Map<String, Value>),
+    defaults: &[(&str, &str)],
+    by_id: &BTreeMap<u64, AddedToken>,
+) -> Vec<(String, Named)> {
+    let mut named: Vec<(String, Named)> = Vec::new();
+    for name in NAMES {
+        let default = defaults.iter().find(|(known, _)| *known == name);
+        let found = match fields.get(name) {
+            Some(value) => Named::of(value),
+            None => default.map(|(_, text)| Named::Text((*text).to_owned())),
+        };
+        let Some(found) = found else {
+            continue;
+        };
+        // What a file says of its properties counts more.
+        let said = by_id.values().rfind(|token| token.content == found.text());
+        let said = said.filter(|_| fields.contains_key(name));
+        named.push((
+            name.to_owned(),
+            said.map_or(found, |token| Named::Token(token.clone())),
+        ));
+    }
+    let mut own: Map<String, Value> = fields.clone();
+    own.retain(|key, _| key.ends_with("_token") && !NAMES.contains(&key.as_str()));
+    own.extend(by_name.clone());
+    let own = own
+        .iter()
+        .filter_map(|(key, value)| Some((key.clone(), Named::of(value)?)));
+    let mut own: Vec<(String, Named)> = own.collect();
+    own.sort_by_key(|(name, _)| folder.order.iter().position(|known| known == name));
+    let classes = defaults
+        .iter()
+        .filter(|(key, _)| !NAMES.contains(key) && !fields.contains_key(*key));
+    own.extend(classes.map(|(key, text)| ((*key).to_owned(), Named::Text((*text).to_owned()))));
+    named.extend(own);
+    named
+}
+
+/// Puts the list of further special tokens under its newer name.
+fn older_name(fields: &mut Map<String, Value>) {
+    if let Some(list) = fields.remove("additional_special_tokens") {
+        fields.insert("extra_special_tokens".into(), list);
+    }
+}
+
+/// Further special tokens.
+fn listed(fields: &Map<String, Value>) -> impl Iterator<Item = &Value> {
+    let list = fields.get("extra_special_tokens").and_then(Value::as_array);
+    list.into_iter().flatten()
 }
 
 /// A token as a text, or as an object with its properties; `special` is what a text is.

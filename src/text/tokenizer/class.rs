@@ -6,6 +6,7 @@
 use super::added::Added;
 use super::folder::Folder;
 use serde_json::{Value, json};
+use tokenizers::AddedToken;
 
 /// A class that makes its tokenizer itself; all of them are BPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +190,16 @@ impl Class {
                 "merges": merges,
             },
         })
+    }
+
+    /// The tokens that the class adds.
+    pub(super) fn tokens(self, added: &Added) -> Vec<AddedToken> {
+        let again = match self {
+            Self::Qwen2 => added.again(false),
+            Self::Cohere => added.again(true),
+            _ => Vec::new(),
+        };
+        added.tokens.iter().cloned().chain(again).collect()
     }
 
     /// Which named tokens are put before and after a text where no file's processor says it. `in_file`: there is a

@@ -230,12 +230,16 @@ fn found(dir: &Path) -> String {
 
 /// The tokenizer of a `tokenizer.json`, and the file.
 fn from_json(folder: &Folder, file: &Path, json: &str) -> Result<(Inner, PathBuf)> {
-    let read = |json: &str| json.parse::<Inner>().map_err(|e| invalid(file, e));
-    let in_file: InFile = serde_json::from_str(json).map_err(|e| invalid(file, e))?;
+    let read = |json: &str| {
+        crate::json::without_mark(json)
+            .parse::<Inner>()
+            .map_err(|e| invalid(file, e))
+    };
+    let in_file: InFile = crate::json::parse(json).map_err(|e| invalid(file, e))?;
     let as_it_is = || -> Result<Inner> {
         let mut inner = read(json)?;
         inner
-            .add_tokens(Added::of(folder, &in_file, &[]).tokens)
+            .add_tokens(Added::of(folder, &in_file, &[], true).tokens)
             .map_err(|e| invalid(file, e))?;
         Ok(inner)
     };
@@ -250,18 +254,18 @@ fn from_json(folder: &Folder, file: &Path, json: &str) -> Result<(Inner, PathBuf
             let File {
                 model,
                 post_processor,
-            } = serde_json::from_str(json).map_err(|e| invalid(file, e))?;
+            } = crate::json::parse(json).map_err(|e| invalid(file, e))?;
             if model.kind.as_deref().is_some_and(|kind| kind != "BPE") || !model.vocab.is_object() {
                 folder.warn("tokenizer_class", &format!("{class:?}: {why}"));
                 as_it_is()?
             } else {
-                let added = Added::of(folder, &in_file, class.defaults());
+                let added = Added::of(folder, &in_file, class.defaults(), false);
                 let whole = post_processor.is_null();
                 let built = class.build(folder, &added, model.vocab, model.merges, post_processor);
                 let keeps = !built["post_processor"].is_null();
                 let mut inner = read(&built.to_string())?;
                 inner
-                    .add_tokens(added.tokens.clone())
+                    .add_tokens(class.tokens(&added))
                     .map_err(|e| invalid(file, e))?;
                 if whole || !keeps {
                     surround(&mut inner, &added, class.around(folder, true)).map_err(|e| invalid(file, e))?;
@@ -311,14 +315,14 @@ fn from_vocabulary(folder: &Folder) -> Result<(Inner, PathBuf)> {
             )),
         })
         .collect::<Result<_, _>>()?;
-    let added = Added::of(folder, &InFile::default(), class.defaults());
+    let added = Added::of(folder, &InFile::default(), class.defaults(), false);
     let built = class.build(folder, &added, vocab, serde_json::json!(merges), Value::Null);
     let mut inner = built
         .to_string()
         .parse::<Inner>()
         .map_err(|e| invalid(&file, e))?;
     inner
-        .add_tokens(added.tokens.clone())
+        .add_tokens(class.tokens(&added))
         .map_err(|e| invalid(&file, e))?;
     surround(&mut inner, &added, class.around(folder, false)).map_err(|e| invalid(&file, e))?;
     Ok((inner, file))
