@@ -338,7 +338,7 @@ fn statistics(place: &mut Place, data: &[u8]) {
             solver: magnitude().solver,
             output: Some(place.output()),
             overwrite: true,
-            device: device.clone(),
+            device,
         };
         let _ = run.run();
     }

@@ -49,11 +49,11 @@ pub fn out_of_memory(bytes: usize) {
 /// The exit codes are 128 and the signal's number, as shells have it: 130 for SIGINT, 143 for SIGTERM.
 #[cfg(unix)]
 pub(super) fn watch() -> std::io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, SIGXCPU, SIGXFSZ};
     use signal_hook::iterator::Signals;
     use std::sync::Arc;
 
-    let mut watched = vec![SIGINT, SIGTERM, STOP];
+    let mut watched = vec![SIGINT, SIGTERM, SIGQUIT, SIGXCPU, SIGUSR2, STOP];
     // `nohup` has it ignored, and that must stay so.
     if !is_ignored(SIGHUP) {
         watched.push(SIGHUP);

@@ -65,7 +65,7 @@ impl PruneError {
                 });
             }
             Self::Statistics { .. } => return None,
-            Self::Resume { .. } => "repeat the command as it was, or remove that folder to begin again",
+            Self::Resume { .. } => "repeat the command as it was, or begin again with another ‹output›",
             Self::Busy { .. } => "wait until it ends, or stop it and repeat the command",
             Self::Parts { .. } => "run the shard that is named again, with the same settings as the others",
         };

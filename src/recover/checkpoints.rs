@@ -86,7 +86,7 @@ impl Folder {
         };
         let other = || {
             refuse(format!(
-                "`{}` holds the progress of a run with other models, text or settings; name another folder, or remove it",
+                "`{}` holds the progress of a run with other models, text or settings; name another folder",
                 path.display()
             ))
         };
@@ -161,7 +161,7 @@ impl Folder {
         let damaged = || {
             Error::from(ConfigError::Setting {
                 setting: "‹checkpoints›",
-                reason: format!("`{}` is damaged: remove the folder", self.file(&name).display()),
+                reason: format!("`{}` is damaged: name another folder", self.file(&name).display()),
             })
         };
         let file = WeightFile::open(&self.path, &name)?;
@@ -325,7 +325,7 @@ impl Progress {
         let (values, _) = stored.ok_or_else(|| {
             Error::from(ConfigError::Setting {
                 setting: "‹checkpoints›",
-                reason: format!("the weights of layer {layer} are missing: remove the folder"),
+                reason: format!("the weights of layer {layer} are missing: name another folder"),
             })
         })?;
         for (operator, values) in operators.iter_mut().zip(values) {

@@ -372,7 +372,7 @@ impl<'a, B: SolverOps> Run<'a, B> {
             Recorder::<Tracked<B>>::load(&recorder, bytes, self.device).map_err(|e| {
                 Error::from(ConfigError::Setting {
                     setting: "‹checkpoints›",
-                    reason: format!("`{}` is damaged ({e}): remove the folder", path.display()),
+                    reason: format!("`{}` is damaged ({e}): name another folder", path.display()),
                 })
             })?;
         self.factors = std::mem::take(&mut self.factors).load_record(factors);

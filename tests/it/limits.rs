@@ -66,6 +66,18 @@ fn too_large_a_file() {
 }
 
 #[test]
+fn too_many_seconds_of_a_processor() {
+    let workspace = Workspace::new();
+    workspace.succeed("inspect");
+    let before = names(&workspace.path("."));
+    let long = "prune --method fista --preset best --output out";
+    let (code, stderr) = limited(&workspace, "-S -t 1", long);
+    assert_eq!(code, Some(152), "{stderr}");
+    assert!(stderr.contains("error: interrupted by SIGXCPU"), "{stderr}");
+    assert_eq!(names(&workspace.path(".")), before);
+}
+
+#[test]
 fn too_few_open_files() {
     let workspace = Workspace::new();
     workspace.succeed("inspect");
