@@ -186,14 +186,15 @@ pub fn read_table(path: &Path, names: &[String]) -> Result<BTreeMap<String, Patt
     let mut by_expression: BTreeMap<&str, &str> = BTreeMap::new();
     for (key, value) in &table {
         let pattern: Pattern = match value {
-            serde_json::Value::Number(rate) => Pattern::unstructured(rate.as_f64().unwrap_or(f64::NAN))?,
-            serde_json::Value::String(text) => text.parse()?,
+            serde_json::Value::Number(rate) => Pattern::unstructured(rate.as_f64().unwrap_or(f64::NAN)),
+            serde_json::Value::String(text) => text.parse(),
             other => {
                 return Err(refuse(format!(
                     "`{key}`: {other} is neither a rate nor a pattern"
                 )));
             }
-        };
+        }
+        .map_err(|e| refuse(format!("`{key}`: {e}")))?;
         if names.contains(key) {
             patterns.insert(key.clone(), pattern);
             continue;

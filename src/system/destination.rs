@@ -119,16 +119,16 @@ impl Destination {
             let path = self.path.clone();
             return Err(DestinationError::Current { path }.into());
         }
-        if !self.overwrite {
-            let path = self.path.clone();
-            return Err(DestinationError::Exists { path }.into());
-        }
         let refuse = |reason: String| {
             let path = self.path.clone();
             Error::from(DestinationError::NotReplaced { path, reason })
         };
         if !there.is_dir() {
             return Err(refuse("is no folder".into()));
+        }
+        if !self.overwrite {
+            let path = self.path.clone();
+            return Err(DestinationError::Exists { path }.into());
         }
         let mut entries = std::fs::read_dir(&path).map_err(Error::io("read", &path))?;
         if entries.next().is_some() {

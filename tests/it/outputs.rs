@@ -194,7 +194,7 @@ fn what_is_there_stays_unless_it_is_to_be_replaced() {
                 workspace.refuse(&to(writer, "project"), &["project", "a folder"]);
             }
             Kind::Folder => {
-                workspace.refuse(&plain, &["notes.txt", "exists already", "--overwrite"]);
+                workspace.refuse(&plain, &["notes.txt", "no folder"]);
                 workspace.refuse(&to(writer, "notes.txt"), &["notes.txt", "no folder"]);
                 workspace.refuse(&to(writer, "project"), &["project", "src", "no checkpoint has"]);
                 let current = workspace.refuse(&to(writer, "."), &[]);
