@@ -49,7 +49,7 @@ pub(crate) fn read_rows(
     if nulls > 0 {
         let field = field.map_or(String::new(), |field| format!(" in `{field}`"));
         tracing::warn!(
-            "`{}`: {nulls} rows have null{field} and are left out",
+            "`{}`: rows left out because their text is null{field}: {nulls}",
             file.display()
         );
     }

@@ -245,13 +245,13 @@ fn layers_are_what_the_solver_makes_of_their_inputs() {
     }
 }
 
-/// Making up for earlier layers pays on the batches it was done for.
+/// Making up for earlier layers pays on the batches it was done for: not with every net, as layers after it bend what it gains, but
+/// over several.
 #[test]
 fn correction_lowers_the_error_of_the_output() {
     let device = Default::default();
-    let dense = Net::<Device>::new(&device);
     let batches = batches::<Device>(&device);
-    let error = |correction| {
+    let error = |dense: &Net<Device>, correction| {
         let (pruned, _) = run(
             dense.clone(),
             &batches,
@@ -264,8 +264,13 @@ fn correction_lowers_the_error_of_the_output() {
         });
         errors.sum::<f64>()
     };
-    let (alone, corrected) = (error(Correction::None), error(Correction::DenseTarget));
-    assert!(corrected < alone, "{corrected} {alone}");
+    const NETS: usize = 16;
+    let ratio = |_| {
+        let dense = Net::<Device>::new(&device);
+        error(&dense, Correction::DenseTarget) / error(&dense, Correction::None)
+    };
+    let ratios: Vec<f64> = (0..NETS).map(ratio).collect();
+    assert!(ratios.iter().sum::<f64>() < NETS as f64, "{ratios:?}");
 }
 
 #[test]

@@ -440,6 +440,39 @@ mod tests {
     }
 
     #[test]
+    fn two_files_of_a_class_that_is_not_known_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("vocab.json", r#"{"a": 0, "b": 1, "ab": 2}"#);
+        write("merges.txt", "#version: 0.2\na b\n");
+        let open = |class: &str| {
+            write(
+                "tokenizer_config.json",
+                &format!(r#"{{"tokenizer_class": "{class}"}}"#),
+            );
+            Tokenizer::open(dir.path())
+        };
+        assert_eq!(open("GPT2TokenizerFast").unwrap().encode("ab").unwrap(), [2]);
+        match open("CLIPTokenizer") {
+            Err(Error::Tokenizer(error @ TokenizerError::Class { .. })) => {
+                let said = error.to_string();
+                assert!(
+                    said.contains("CLIPTokenizer") && said.contains("tokenizer_config.json"),
+                    "{said}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        write("merges.txt", "#version: 0.2\nab\n");
+        assert!(
+            open("GPT2Tokenizer")
+                .unwrap_err()
+                .to_string()
+                .contains("merges.txt")
+        );
+    }
+
+    #[test]
     fn truncation_and_padding_of_the_file_are_off() {
         let dir = tempfile::tempdir().unwrap();
         let text = fs::read_to_string(demo_tokenizer().join("tokenizer.json")).unwrap();
