@@ -9,9 +9,19 @@ use std::borrow::Cow;
 /// # Errors
 /// What is wrong with it as JSON.
 pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
-    let text = without_mark(text);
-    serde_json::from_str(text).or_else(|error| match strict(text) {
-        Cow::Owned(text) => serde_json::from_str(&text),
+    parse_by(without_mark(text), |text| serde_json::from_str(text))
+}
+
+/// As [`parse`], by a parser of the caller's.
+///
+/// # Errors
+/// What is wrong with it as JSON.
+pub(crate) fn parse_by<T>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, serde_json::Error>,
+) -> Result<T, serde_json::Error> {
+    parse(text).or_else(|error| match strict(text) {
+        Cow::Owned(text) => parse(&text),
         Cow::Borrowed(_) => Err(error),
     })
 }

@@ -37,7 +37,7 @@ pub(crate) use layout::{WeightFormat, file_names};
 pub use model::Model;
 pub(crate) use overlay::Overlay;
 pub use reader::{Checkpoint, TensorInfo};
-pub(crate) use side_files::{holds_weights, side_files};
+pub(crate) use side_files::{JOURNAL, holds_weights, side_files};
 pub use stored_dtype::StoredDtype;
 pub use writer::CheckpointWriter;
 

@@ -1,7 +1,7 @@
 //! What `--overwrite` may remove. In: a folder. Out: whether all that it holds is a checkpoint's; a mistyped path must not cost
 //! somebody their files.
 
-use super::side_files::holds_weights;
+use super::side_files::{JOURNAL, holds_weights};
 use serde_json::Value;
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use std::path::Path;
 const SIDE_FILES: [&str; 45] = [
     ".gitattributes",
     ".DS_Store",
-    ".journal.jsonl",
+    JOURNAL,
     "README.md",
     "LICENSE",
     "NOTICE",

@@ -33,7 +33,7 @@ const WEIGHT_EXTENSIONS: [&str; 22] = [
 ];
 
 /// What an interrupted run leaves in its folder.
-const JOURNAL: &str = ".journal.jsonl";
+pub(crate) const JOURNAL: &str = ".journal.jsonl";
 /// Folders that are copied have no more than this in all, and are no deeper.
 const FOLDER_BYTES: u64 = 16 << 20;
 const FOLDER_DEPTH: usize = 3;

@@ -4,6 +4,7 @@
 //! after the layer's weights have reached the disk. A line that was cut off is a layer that is not finished. The process that
 //! writes holds a lock on the file, which the system lifts when the process ends in whatever way.
 
+use crate::checkpoint::JOURNAL;
 use crate::config::Pattern;
 use crate::error::{Error, PruneError, Result};
 use crate::report::{LayerSeconds, OperatorReport};
@@ -14,9 +15,6 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-/// The journal's name inside a folder under construction.
-pub(crate) const NAME: &str = ".journal.jsonl";
 
 /// Version of the lines; a run is only continued by a program that writes the same.
 const VERSION: u32 = 1;
@@ -82,7 +80,7 @@ enum Found {
 impl Journal {
     /// A new, locked journal in a new folder.
     pub(crate) fn create(folder: &Path) -> Result<Self> {
-        let path = folder.join(NAME);
+        let path = folder.join(JOURNAL);
         let file = File::create_new(&path).map_err(Error::io("create", &path))?;
         // Of a file that nobody else knows yet; where the file system has no locks, nobody is kept out either.
         let _ = file.try_lock();
@@ -124,7 +122,7 @@ impl Journal {
 
     /// Opens the journal that another process has left in `folder`; `None` where there is none.
     fn open(folder: &Path) -> Result<Option<Found>> {
-        let path = folder.join(NAME);
+        let path = folder.join(JOURNAL);
         let mut file = match File::options().read(true).write(true).open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -334,7 +332,7 @@ mod tests {
         let foreign = folder(root.path(), "out.partial-mine");
         assert!(Journal::find(root.path(), "out", &json!({})).unwrap().is_none());
         assert!(!unbegun.exists() && foreign.exists());
-        std::fs::write(foreign.join(NAME), "what\n").unwrap();
+        std::fs::write(foreign.join(JOURNAL), "what\n").unwrap();
         assert!(Journal::find(root.path(), "out", &json!({})).is_err());
         assert!(foreign.exists());
     }

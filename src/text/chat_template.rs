@@ -7,6 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::text::TokenizerError;
+use crate::text::tokenizer::folder::read;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, context};
@@ -74,8 +75,8 @@ impl ChatTemplate {
     /// When there is none, a file cannot be read, or it is not Jinja.
     pub fn open(dir: &Path) -> Result<Self> {
         let config_file = dir.join("tokenizer_config.json");
-        let config = json(&config_file)?;
-        let map = json(&dir.join("special_tokens_map.json"))?;
+        let config: serde_json::Value = read(&config_file)?;
+        let map: serde_json::Value = read(&dir.join("special_tokens_map.json"))?;
         let (file, source) = match source(dir, &config_file, &config)? {
             Some(found) => found,
             None => {
@@ -132,7 +133,7 @@ fn source(dir: &Path, config_file: &Path, config: &serde_json::Value) -> Result<
         return Ok(Some((file, text)));
     }
     let file = dir.join("chat_template.json");
-    let own = json(&file)?;
+    let own: serde_json::Value = read(&file)?;
     for (file, json) in [(file.as_path(), &own), (config_file, config)] {
         let text = match json.get("chat_template") {
             Some(serde_json::Value::Array(several)) => several
@@ -147,20 +148,6 @@ fn source(dir: &Path, config_file: &Path, config: &serde_json::Value) -> Result<
         }
     }
     Ok(None)
-}
-
-/// A JSON file; null where there is no such file.
-fn json(file: &Path) -> Result<serde_json::Value> {
-    match std::fs::read(file) {
-        Ok(bytes) => Ok(
-            crate::json::parse_bytes(&bytes).map_err(|e| TokenizerError::Invalid {
-                file: file.to_path_buf(),
-                reason: e.to_string(),
-            })?,
-        ),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(serde_json::Value::Null),
-        Err(source) => Err(Error::io("read", file)(source)),
-    }
 }
 
 fn template_error(file: &Path, error: &minijinja::Error) -> Error {

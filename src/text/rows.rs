@@ -9,7 +9,6 @@ use flate2::bufread::GzDecoder;
 use minijinja::value::Value;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -416,14 +415,10 @@ fn value_end(bytes: &[u8], mut at: usize) -> usize {
 
 /// The text or conversation of an object; `None` where it is null.
 fn json_document(text: &str, field: Option<&str>) -> Result<Option<Document>, String> {
-    let parse = |text: &str| {
+    let found = json::parse_by(text, |text| {
         let mut json = serde_json::Deserializer::from_str(text);
-        let found = Fields(field).deserialize(&mut json);
-        found.and_then(|found| json.end().map(|()| found))
-    };
-    let found = parse(text).or_else(|error| match json::strict(text) {
-        Cow::Owned(strict) => parse(&strict),
-        Cow::Borrowed(_) => Err(error),
+        let found = Fields(field).deserialize(&mut json)?;
+        json.end().map(|()| found)
     });
     match found.map_err(|e| format!("not a JSON object: {e}"))? {
         Some((_, value)) if value.is_none() => Ok(None),

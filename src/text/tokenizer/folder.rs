@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::json;
 use crate::text::TokenizerError;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -25,12 +26,13 @@ pub(super) struct Folder {
 
 impl Folder {
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        let object = |name: &str| object(&dir.join(name));
-        let config = text(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        let object = |name: &str| read(&dir.join(name));
+        let file = dir.join("tokenizer_config.json");
+        let config = text(&file)?;
         Ok(Self {
             dir: dir.to_path_buf(),
-            order: order(&config),
-            config: object("tokenizer_config.json")?,
+            order: order(config.as_deref().unwrap_or_default()),
+            config: parsed(&file, config)?,
             special: object("special_tokens_map.json")?,
             added: object("added_tokens.json")?,
             // Whoever opens the model says what is wrong with it.
@@ -90,10 +92,15 @@ pub(super) fn text(file: &Path) -> Result<Option<String>> {
     }
 }
 
-fn object(file: &Path) -> Result<Map<String, Value>> {
-    match text(file)? {
+/// A JSON file; the default where there is none.
+pub(in crate::text) fn read<T: DeserializeOwned + Default>(file: &Path) -> Result<T> {
+    parsed(file, text(file)?)
+}
+
+fn parsed<T: DeserializeOwned + Default>(file: &Path, text: Option<String>) -> Result<T> {
+    match text {
         Some(text) => Ok(json::parse(&text).map_err(|e| invalid(file, e))?),
-        None => Ok(Map::new()),
+        None => Ok(T::default()),
     }
 }
 

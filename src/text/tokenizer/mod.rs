@@ -4,10 +4,11 @@
 
 mod added;
 mod class;
-mod folder;
+pub(super) mod folder;
 
 use super::{ChatTemplate, Conversation, TokenizerError};
 use crate::error::Result;
+use crate::json::{parse, without_mark};
 use crate::system::{Panicked, guarded};
 use added::{Added, InFile};
 use class::{Class, Reading};
@@ -46,6 +47,8 @@ struct File {
     model: Model,
     #[serde(default)]
     post_processor: Value,
+    #[serde(flatten)]
+    in_file: InFile,
 }
 
 #[derive(Deserialize)]
@@ -230,51 +233,60 @@ fn found(dir: &Path) -> String {
 
 /// The tokenizer of a `tokenizer.json`, and the file.
 fn from_json(folder: &Folder, file: &Path, json: &str) -> Result<(Inner, PathBuf)> {
-    let read = |json: &str| {
-        crate::json::without_mark(json)
-            .parse::<Inner>()
-            .map_err(|e| invalid(file, e))
-    };
-    let in_file: InFile = crate::json::parse(json).map_err(|e| invalid(file, e))?;
-    let as_it_is = || -> Result<Inner> {
-        let mut inner = read(json)?;
+    let as_it_is = |in_file: &InFile| -> Result<Inner> {
+        let mut inner: Inner = without_mark(json).parse().map_err(|e| invalid(file, e))?;
         inner
-            .add_tokens(Added::of(folder, &in_file, &[], true).tokens)
+            .add_tokens(Added::of(folder, in_file, &[], true).tokens)
             .map_err(|e| invalid(file, e))?;
         Ok(inner)
     };
-    let why = "transformers makes this class's tokenizer anew; it is read from tokenizer.json as it is";
+    let not_built = |class: &str| {
+        let why = "transformers makes this class's tokenizer anew; it is read from tokenizer.json as it is";
+        folder.warn("tokenizer_class", &format!("{class}: {why}"));
+    };
     let inner = match Reading::of(folder, Some(json)) {
-        Reading::AsItIs => as_it_is()?,
-        Reading::Unknown(class) => {
-            folder.warn("tokenizer_class", &format!("{class}: {why}"));
-            as_it_is()?
-        }
         Reading::By(class) => {
-            let File {
-                model,
-                post_processor,
-            } = crate::json::parse(json).map_err(|e| invalid(file, e))?;
+            let parsed: File = parse(json).map_err(|e| invalid(file, e))?;
+            let model = parsed.model;
             if model.kind.as_deref().is_some_and(|kind| kind != "BPE") || !model.vocab.is_object() {
-                folder.warn("tokenizer_class", &format!("{class:?}: {why}"));
-                as_it_is()?
+                not_built(&format!("{class:?}"));
+                as_it_is(&parsed.in_file)?
             } else {
-                let added = Added::of(folder, &in_file, class.defaults(), false);
-                let whole = post_processor.is_null();
-                let built = class.build(folder, &added, model.vocab, model.merges, post_processor);
-                let keeps = !built["post_processor"].is_null();
-                let mut inner = read(&built.to_string())?;
-                inner
-                    .add_tokens(class.tokens(&added))
-                    .map_err(|e| invalid(file, e))?;
-                if whole || !keeps {
-                    surround(&mut inner, &added, class.around(folder, true)).map_err(|e| invalid(file, e))?;
-                }
-                inner
+                let beside = Some((parsed.in_file, parsed.post_processor));
+                by_class(class, folder, file, (model.vocab, model.merges), beside)?
             }
+        }
+        reading => {
+            if let Reading::Unknown(class) = reading {
+                not_built(&class);
+            }
+            as_it_is(&parse(json).map_err(|e| invalid(file, e))?)?
         }
     };
     Ok((inner, file.to_path_buf()))
+}
+
+/// The tokenizer that a class makes of a vocabulary and its merges from `file`, with what a `tokenizer.json` has beside them.
+fn by_class(
+    class: Class,
+    folder: &Folder,
+    file: &Path,
+    (vocab, merges): (Value, Value),
+    beside: Option<(InFile, Value)>,
+) -> Result<Inner> {
+    let has_json = beside.is_some();
+    let (in_file, processor) = beside.unwrap_or_default();
+    let added = Added::of(folder, &in_file, class.defaults(), false);
+    let built = class.build(folder, &added, vocab, merges, processor);
+    let make = || -> tokenizers::Result<Inner> {
+        let mut inner: Inner = built.to_string().parse()?;
+        inner.add_tokens(class.tokens(&added))?;
+        if built["post_processor"].is_null() {
+            surround(&mut inner, &added, class.around(folder, has_json))?;
+        }
+        Ok(inner)
+    };
+    Ok(make().map_err(|e| invalid(file, e))?)
 }
 
 /// The tokenizer of `vocab.json` and `merges.txt`, and the first of them.
@@ -302,7 +314,7 @@ fn from_vocabulary(folder: &Folder) -> Result<(Inner, PathBuf)> {
             return Err(TokenizerError::Class { file, class }.into());
         }
     };
-    let vocab: Value = crate::json::parse(&vocab).map_err(|e| invalid(&file, e))?;
+    let vocab: Value = parse(&vocab).map_err(|e| invalid(&file, e))?;
     let merges: Vec<[&str; 2]> = merges
         .lines()
         .enumerate()
@@ -315,16 +327,7 @@ fn from_vocabulary(folder: &Folder) -> Result<(Inner, PathBuf)> {
             )),
         })
         .collect::<Result<_, _>>()?;
-    let added = Added::of(folder, &InFile::default(), class.defaults(), false);
-    let built = class.build(folder, &added, vocab, serde_json::json!(merges), Value::Null);
-    let mut inner = built
-        .to_string()
-        .parse::<Inner>()
-        .map_err(|e| invalid(&file, e))?;
-    inner
-        .add_tokens(class.tokens(&added))
-        .map_err(|e| invalid(&file, e))?;
-    surround(&mut inner, &added, class.around(folder, false)).map_err(|e| invalid(&file, e))?;
+    let inner = by_class(class, folder, &file, (vocab, serde_json::json!(merges)), None)?;
     Ok((inner, file))
 }
 
