@@ -11,7 +11,7 @@ use burn::tensor::activation::{silu, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use fista_pruner::checkpoint::{CheckpointWriter, Model};
-use fista_pruner::config::{Pattern, Propagation, PruneConfig, SolverConfig};
+use fista_pruner::config::{Pattern, PruneConfig, SolverConfig};
 use fista_pruner::error::{Error, Result};
 use fista_pruner::eval::perplexity;
 use fista_pruner::progress::silent;
@@ -19,7 +19,6 @@ use fista_pruner::prune::{self, WeightSink, prune};
 use fista_pruner::recover::{self, BlockConfig, Recovery, SppConfig, recover};
 use fista_pruner::report::overall_sparsity;
 use safetensors::tensor::{Dtype, TensorView};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 type Device = Flex;
@@ -254,15 +253,7 @@ impl Work {
 
     /// Prunes `dense` into the folder of that name; gives its share of zeros.
     fn prune(&self, dense: &Model, pattern: Pattern, name: &str) -> Result<f64> {
-        let config = PruneConfig {
-            pattern,
-            patterns: BTreeMap::new(),
-            solver: SolverConfig::best(None),
-            propagation: Propagation::INTRA,
-            targets: None,
-            ignore: None,
-            batch_tokens: PruneConfig::BATCH_TOKENS,
-        };
+        let config = PruneConfig::new(pattern, SolverConfig::best(None));
         let job = prune::PruneJob {
             checkpoint: &dense.checkpoint,
             decoder: &dense.decoder,
@@ -284,6 +275,7 @@ impl Work {
         let job = recover::RecoverJob {
             pruned,
             dense: matches!(recovery, Recovery::Block(_)).then_some(dense),
+            kept_layers: None,
             windows: &self.calibration,
             recovery,
             checkpoints: None,

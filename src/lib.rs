@@ -53,6 +53,7 @@ pub mod solver;
 
 pub mod prune;
 pub mod recover;
+mod structured;
 
 pub mod eval;
 pub mod report;

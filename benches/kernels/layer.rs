@@ -4,14 +4,13 @@ use crate::matrices::{Preset, drift, gram, product, solve};
 use crate::measure::Work;
 use crate::setting::setting;
 use fista_pruner::checkpoint::Model;
-use fista_pruner::config::{Pattern, Propagation, PruneConfig};
+use fista_pruner::config::{Pattern, PruneConfig};
 use fista_pruner::progress::silent;
 use fista_pruner::prune::{NullSink, PruneJob, prune};
 use fista_pruner_backends::SolverOps;
 use rand::{Rng, SeedableRng};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use std::collections::BTreeMap;
 use tempfile::TempDir;
 
 const VOCABULARY: usize = 512;
@@ -65,13 +64,8 @@ impl DecoderLayer {
                 .take((4 * setting().tokens).div_ceil(WINDOW))
                 .collect(),
             config: PruneConfig {
-                pattern: Pattern::unstructured(0.5).unwrap(),
-                patterns: BTreeMap::new(),
-                solver: Preset::Fast.config(),
-                propagation: Propagation::INTRA,
-                targets: None,
-                ignore: None,
                 batch_tokens: setting().tokens,
+                ..PruneConfig::new(Pattern::unstructured(0.5).unwrap(), Preset::Fast.config())
             },
         }
     }

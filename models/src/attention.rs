@@ -48,7 +48,7 @@ impl Blocks {
 
 /// `softmax(q kᵀ + mask) v` for the last `tokens` positions of a sequence of `keys` positions.
 ///
-/// `q` is `[batch, heads, tokens, dim]`, already scaled; `k` and `v` are `[batch, kv_heads, keys, dim]` and end at the
+/// `q` is `[batch, heads, tokens, dim]`, already scaled; `k` and `v` are `[batch, kv_heads, keys, dim]`, `v` of any width, and end at the
 /// same position as `q`. Query head `h` uses key head `h / (heads / kv_heads)` (`repeat_kv`). A token sees itself and
 /// what is before it, at most `window` positions in all. Gives `[batch, tokens, heads · dim]`.
 pub(crate) fn causal_attention<B: Backend>(
@@ -72,8 +72,8 @@ fn attention_in_blocks<B: Backend>(
     window: Option<usize>,
     max_scores: usize,
 ) -> Tensor<B, 3> {
-    let [batch, heads, tokens, dim] = q.dims();
-    let keys = k.dims()[2];
+    let [batch, heads, tokens, _] = q.dims();
+    let (keys, dim) = (k.dims()[2], v.dims()[3]);
     let blocks = Blocks::new(batch, heads, tokens, keys, max_scores);
     let band = Band::new(blocks.rows, keys, window, &q.device());
     let mut outputs = Vec::with_capacity(batch.div_ceil(blocks.sequences));
@@ -129,7 +129,7 @@ impl<B: Backend> Band<B> {
         rows: std::ops::Range<usize>,
     ) -> Tensor<B, 4> {
         let [batch, heads, tokens, dim] = q.dims();
-        let groups = k.dims()[1];
+        let (groups, values) = (k.dims()[1], v.dims()[3]);
         let together = heads / groups;
         let count = rows.len();
         // Position of the block's first row, and the keys that any of its rows sees.
@@ -160,7 +160,7 @@ impl<B: Backend> Band<B> {
         shares
             .reshape([batch, groups, together * count, seen])
             .matmul(v)
-            .reshape([batch, heads, count, dim])
+            .reshape([batch, heads, count, values])
     }
 }
 

@@ -6,8 +6,8 @@ use crate::embedding::{self, Embedding};
 use crate::error::ModelError;
 use crate::head::{self, Head};
 use crate::layer::Layer;
-use crate::llama::{self, LlamaLayer};
-use crate::opt::{self, OptLayer};
+use crate::llama::LlamaLayer;
+use crate::opt::OptLayer;
 use crate::parts::{Loader, NamedShape};
 use crate::rope::Rope;
 use crate::source::TensorSource;
@@ -151,11 +151,7 @@ impl Decoder {
 
     /// Name and shape of the tensors of one layer.
     pub fn layer_tensors(&self, layer: usize) -> Vec<NamedShape> {
-        let tensors = match &self.config {
-            ModelConfig::Opt(config) => opt::layer_tensors(config),
-            ModelConfig::Llama(config) => llama::layer_tensors(config),
-        };
-        with_prefix(&self.layer_prefix(layer), tensors)
+        with_prefix(&self.layer_prefix(layer), self.config.layer_tensors())
     }
 
     /// Name and shape of the tensors of the embedding.

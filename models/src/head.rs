@@ -8,6 +8,7 @@ use crate::opt;
 use crate::parts::{LayerNorm, Loader, NamedShape, RmsNorm, apply_linear, linear_tensors};
 use burn::module::Module;
 use burn::nn::Linear;
+use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
@@ -138,6 +139,26 @@ impl<B: Backend> Head<B> {
         )
     }
 
+    /// Kullback-Leibler divergence, in nats, of the next token's distribution after `other` from that after `hidden`, both
+    /// `[batch, tokens, hidden]`; gives `[batch · tokens]`.
+    pub fn divergence(&self, hidden: Tensor<B, 3>, other: Tensor<B, 3>) -> Tensor<B, 1> {
+        let flat = |hidden: Tensor<B, 3>| -> Tensor<B, 2> { self.before_weight(hidden).flatten(0, 1) };
+        let (x, y) = (flat(hidden), flat(other));
+        let rows = x.dims()[0];
+        let vocab: usize = self.weight.iter().map(|part| part.dims()[0]).sum();
+        let chunk = (MAX_LOGITS / vocab.max(1)).max(1);
+        let parts = (0..rows).step_by(chunk).map(|start| {
+            let these = start..(start + chunk).min(rows);
+            let log_p = |x: &Tensor<B, 2>| {
+                let x = x.clone().slice_dim(0, these.clone());
+                log_softmax(Tensor::cat(self.logits(&x).collect(), 1), 1)
+            };
+            let (p, q) = (log_p(&x), log_p(&y));
+            ((p.clone() - q) * p.exp()).sum_dim(1).flatten(0, 1)
+        });
+        Tensor::cat(parts.collect(), 0)
+    }
+
     fn nll_in_chunks(
         &self,
         hidden: Tensor<B, 3>,
@@ -184,7 +205,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use burn::tensor::activation::log_softmax;
     use burn::tensor::{DType, Distribution, TensorData};
 
     type B = burn::backend::Flex;

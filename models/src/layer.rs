@@ -145,4 +145,33 @@ impl<B: Backend> Layer<B> {
         linear.weight = linear.weight.clone().map(|_| weight.transpose());
         Ok(())
     }
+
+    /// The rows of attention, `[batch, tokens, heads, tokens]`, from the input of the first group; nothing where no heads can be
+    /// removed.
+    pub fn attention_rows(&self, input: Tensor<B, 3>) -> Option<Tensor<B, 4>> {
+        match self {
+            Self::Opt(_) => None,
+            Self::Llama(layer) => Some(layer.attention_rows(input)),
+        }
+    }
+
+    /// The bias `[out]` of an operator, if it has one.
+    pub fn bias(&self, operator: &str) -> Option<Tensor<B, 1>> {
+        let linear = match self {
+            Self::Opt(layer) => layer.linear(operator),
+            Self::Llama(layer) => layer.linear(operator),
+        };
+        linear?.bias.as_ref().map(|bias| bias.val())
+    }
+
+    /// Replaces the bias `[out]` of an operator that has one.
+    pub fn set_bias(&mut self, operator: &str, bias: Tensor<B, 1>) {
+        let linear = match self {
+            Self::Opt(layer) => layer.linear_mut(operator),
+            Self::Llama(layer) => layer.linear_mut(operator),
+        };
+        if let Some(linear) = linear {
+            linear.bias = linear.bias.take().map(|old| old.map(|_| bias));
+        }
+    }
 }

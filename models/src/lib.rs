@@ -16,6 +16,7 @@ mod source;
 mod activation;
 mod config;
 mod rope;
+mod units;
 
 mod decoder;
 mod embedding;
@@ -46,3 +47,4 @@ pub use parts::{KvCache, on_host};
 pub use rope::{RopeConfig, RopePrecision, RopeScaling};
 pub use source::{SourceError, TensorSource};
 pub use state::LayerState;
+pub use units::{Sizes, Unit, UnitAxis};

@@ -136,6 +136,21 @@ impl<B: Backend> LlamaLayer<B> {
         }
     }
 
+    /// The rows of attention over a whole sequence, `[batch, tokens, hidden]` to `[batch, tokens, heads, tokens]`.
+    pub(crate) fn attention_rows(&self, input: Tensor<B, 3>) -> Tensor<B, 4> {
+        let q = split_heads(apply_linear(&self.q_proj, input.clone()), self.num_heads);
+        let k = split_heads(apply_linear(&self.k_proj, input), self.num_kv_heads);
+        let q = normed(q, self.q_norm.as_ref()).swap_dims(1, 2);
+        let k = normed(k, self.k_norm.as_ref()).swap_dims(1, 2);
+        let [batch, heads, count, head_dim] = q.dims();
+        let rotation = self.rope.rotation(0, count, &q.device());
+        let q = rotation.apply(q).mul_scalar(1.0 / (head_dim as f64).sqrt());
+        // What attention makes of unit vectors are its own rows.
+        let units = Tensor::<B, 2>::eye(count, &q.device()).reshape([1, 1, count, count]);
+        let units = units.repeat_dim(0, batch).repeat_dim(1, self.num_kv_heads);
+        causal_attention(q, rotation.apply(k), units, self.window).reshape([batch, count, heads, count])
+    }
+
     /// `LlamaAttention` up to `o_proj`: `[batch, tokens, hidden]` to `[batch, tokens, heads · head_dim]`.
     fn attend(&self, input: Tensor<B, 3>, mut tokens: Tokens<'_, B>) -> Tensor<B, 3> {
         let project = |linear, input, heads| split_heads(tokens.spread(apply_linear(linear, input)), heads);

@@ -242,3 +242,77 @@ fn gradients_reach_the_weights() {
         assert!(distance(&values(a), &values(b)) < 1e-5, "{name}");
     }
 }
+
+/// Rows of attention times the values are what attention gives, for every family that has removable heads.
+#[test]
+fn attention_rows_are_those_of_attention() {
+    let mut seen = 0;
+    for folder in all_folders() {
+        let (decoder, source, hidden) = start(&folder);
+        let ModelConfig::Llama(config) = decoder.config() else {
+            continue;
+        };
+        let layer = &layers(&decoder, &source)[0];
+        let state = layer.begin(hidden);
+        let rows = layer.attention_rows(state.input.clone()).unwrap();
+        let [batch, tokens, heads, keys] = rows.dims();
+        assert_eq!([heads, keys], [config.num_heads, tokens]);
+        let weight = layer.weight("self_attn.v_proj").unwrap();
+        let values_of = state.input.clone().matmul(weight.transpose().unsqueeze::<3>());
+        let values_of = match layer.bias("self_attn.v_proj") {
+            Some(bias) => values_of + bias.unsqueeze::<3>(),
+            None => values_of,
+        };
+        let group = config.num_heads / config.num_kv_heads;
+        let dim = config.head_dim;
+        let v = values_of
+            .reshape([batch, tokens, config.num_kv_heads, 1, dim])
+            .repeat_dim(3, group)
+            .reshape([batch, tokens, heads, dim])
+            .swap_dims(1, 2);
+        let attended = rows
+            .swap_dims(1, 2)
+            .matmul(v)
+            .swap_dims(1, 2)
+            .reshape([batch, tokens, heads * dim]);
+        let found = layer.advance(state, 0).input;
+        assert!(distance(&values(attended), &values(found)) < 1e-5, "{folder:?}");
+        seen += 1;
+    }
+    assert!(seen >= 5);
+}
+
+/// A smaller configuration has the tensors that the axes of the units say.
+#[test]
+fn units_lie_where_the_smaller_configuration_has_them() {
+    for folder in all_folders() {
+        let config = config(&folder);
+        let heads = config
+            .possible_heads()
+            .map_or(config.sizes().heads, |counts| counts[0]);
+        let channels = config.sizes().channels / 2;
+        let smaller = config.resized(&[0, 2], channels, heads).unwrap();
+        assert_eq!(smaller.num_layers(), 2);
+        let (before, after) = (config.layer_tensors(), smaller.layer_tensors());
+        for ((name, mut shape), (same, found)) in before.into_iter().zip(after) {
+            assert_eq!(name, same);
+            if let Some(axis) = config.unit_axis(&name) {
+                let kept = if axis.unit == fista_pruner_models::Unit::Channel {
+                    channels
+                } else {
+                    heads
+                };
+                assert_eq!(
+                    shape[axis.axis],
+                    config.units(axis.unit) * axis.width,
+                    "{folder:?} {name}"
+                );
+                shape[axis.axis] = kept * axis.width;
+            }
+            assert_eq!(shape, found, "{folder:?} {name}");
+        }
+        for (layers, channels) in [(vec![], 1), (vec![0], 0), (vec![0], config.sizes().channels + 1)] {
+            assert!(config.resized(&layers, channels, 1).is_err());
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod reader;
 mod writer;
 
 pub(crate) mod build;
+mod cut;
 mod dtype;
 pub(crate) mod file;
 pub(crate) mod find;
@@ -29,6 +30,7 @@ mod stored_dtype;
 mod zip;
 
 pub use crate::system::Destination;
+pub(crate) use cut::Cut;
 pub(crate) use dtype::decode_into;
 pub use dtype::{encode, round_to};
 pub use error::CheckpointError;

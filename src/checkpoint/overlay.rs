@@ -23,7 +23,7 @@ impl<'a> Overlay<'a> {
     }
 
     /// Gives a tensor other values, row-major `[out, in]`.
-    pub(crate) fn set(&mut self, name: &str, shape: [usize; 2], values: Vec<f32>) {
+    pub(crate) fn set<const D: usize>(&mut self, name: &str, shape: [usize; D], values: Vec<f32>) {
         self.weights.insert(name.to_owned(), (shape.to_vec(), values));
     }
 }

@@ -372,6 +372,18 @@ impl CheckpointWriter {
         &self.left_out
     }
 
+    /// Removes the folder being built, also one that was to be kept for a later run.
+    pub(crate) fn discard(self) -> Result<()> {
+        let path = self.partial().to_path_buf();
+        drop(self);
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes everything durable and puts the folder in the output's place, in one step.
     ///
     /// # Errors

@@ -35,6 +35,27 @@ pub(super) fn pruned(report: &Report, is_part: bool) -> String {
     )
 }
 
+/// After `shrink`, and `merge` of its parts.
+pub(super) fn shrunk(report: &Report, is_part: bool) -> String {
+    if is_part {
+        return pruned(report, true);
+    }
+    let output = &report.output;
+    let data = match &report.evaluation {
+        Some(evaluation) if evaluation.data.sources == ["demo/evaluation.txt"] => "",
+        _ => " --data wikitext2",
+    };
+    format!(
+        "The numbers of a layer tell how much of its output changed: 0 is nothing, 1 is everything.\nThe result is an ordinary dense \
+         model: every program that loads the original loads it, and runs it faster.\nNext:  fista-pruner eval --model {0}{data}\n       \
+         fista-pruner recover --model {0} --method block --dense {1} --output {2}\n       open {3} in a browser",
+        word(output),
+        word(&report.model.path),
+        word(&format!("{output}-recovered")),
+        Path::new(output).join(HTML_NAME).display(),
+    )
+}
+
 /// After `recover`.
 pub(super) fn recovered(report: &RecoveryReport) -> String {
     let output = word(&report.output);

@@ -1,7 +1,8 @@
 //! What may be typed with more than one subcommand.
 
-use super::help::{self, CALIBRATION, EVALUATION, MEMORY, METHOD, MODEL, OUTPUT};
-use super::values::parse_device;
+use super::help::{self, CALIBRATION, EVALUATION, LONG_RUNS, MEMORY, METHOD, MODEL, OUTPUT};
+use super::values::{parse_bytes, parse_device};
+use crate::prune::plan::StatePlace;
 use crate::text::DrawFrom;
 use clap::{ArgAction, Args, ValueEnum};
 use fista_pruner_backends::DeviceSpec;
@@ -66,7 +67,7 @@ pub(crate) struct ModelArgs {
     pub(crate) revision: Option<String>,
 }
 
-/// What is pruned, and on which tokens: shared by `prune` and `compare`.
+/// On which tokens a model is pruned: shared by `prune`, `shrink` and `compare`.
 #[derive(Debug, Args)]
 pub(crate) struct CalibrationArgs {
     /// The calibration text. Name files (text, .jsonl or .parquet; text and .jsonl also as .gz or .zst; token ids in
@@ -77,6 +78,11 @@ pub(crate) struct CalibrationArgs {
     pub(crate) calibration: Vec<String>,
     #[command(flatten)]
     pub(crate) draws: DrawArgs,
+}
+
+/// Which linear layers are pruned: shared by `prune` and `compare`.
+#[derive(Debug, Args)]
+pub(crate) struct SelectionArgs {
     /// Prune only the linear layers whose full name matches this regular expression.
     #[arg(long, value_name = "REGEX", help_heading = METHOD)]
     pub(crate) targets: Option<regex::Regex>,
@@ -119,4 +125,34 @@ pub(crate) struct EvaluationArgs {
     /// Measure only the first N sequences. Default: all.
     #[arg(long, alias = "max-windows", value_name = "N", help_heading = EVALUATION)]
     pub(crate) eval_samples: Option<usize>,
+}
+
+/// Memory, plans and resumed runs: shared by `prune` and `shrink`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Maximum GPU memory for this run, such as 24GB or 20GiB. It decides where hidden states wait, how many tokens are computed
+    /// at once, and whether weights are offloaded. The result is the same. Default: no limit.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = MEMORY)]
+    pub(crate) memory_budget: Option<u64>,
+    /// Maximum RAM for this run, such as 32GB. Together with --memory-budget it decides whether hidden states wait in GPU memory, in
+    /// RAM or on disk. Default: what is free when the run starts. The default changes no result and stops no run.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = MEMORY)]
+    pub(crate) host_memory: Option<u64>,
+    /// Where the hidden states of the calibration text wait while they are not needed. `none`: in GPU memory. `cpu`: in RAM.
+    /// `disk`: in files next to the output. Default: the first of the three that fits --memory-budget and --host-memory. On the CPU: the first
+    /// of none and disk.
+    #[arg(long, alias = "activations", value_enum, value_name = "WHERE", help_heading = MEMORY)]
+    pub(crate) offload_activations: Option<StatePlace>,
+    /// Keep only what the current step needs in GPU memory: weights are read again for every step, and Gram matrices wait in RAM.
+    /// Slower, with the same result. --memory-budget switches it on if nothing else helps.
+    #[arg(long, alias = "offload", help_heading = MEMORY)]
+    pub(crate) offload_weights: bool,
+    /// Print the plan and stop: the linear layers, memory, disk, and the time, which is estimated from a small part of the work.
+    #[arg(long, help_heading = LONG_RUNS)]
+    pub(crate) dry_run: bool,
+    /// Continue a run that was stopped. Repeat the command with the same settings and the same --output. Finished layers are not
+    /// computed again. If there is nothing to continue, the run starts from the beginning. If this run is stopped, the next
+    /// --resume continues it.
+    #[arg(long, help_heading = LONG_RUNS)]
+    pub(crate) resume: bool,
 }

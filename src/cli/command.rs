@@ -14,6 +14,7 @@ use super::pack::{self, PackArgs, UnpackArgs};
 use super::prune::{self, PruneArgs};
 use super::recover::{self, RecoverArgs};
 use super::report::{self, ReportArgs};
+use super::shrink::{self, ShrinkArgs};
 use super::solve::{self, SolveArgs};
 use super::verify::{self, VerifyArgs};
 use crate::error::Result;
@@ -37,6 +38,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Prune a model.
     Prune(Box<PruneArgs>),
+    /// Structured pruning: remove whole MLP channels, attention heads and layers. The result is a smaller dense model.
+    Shrink(Box<ShrinkArgs>),
     /// Measure the perplexity of a model, or its accuracy on zero-shot tasks.
     Eval(EvalArgs),
     /// Show the shape and the sparsity of every linear layer. The model is not run.
@@ -85,6 +88,7 @@ impl Arguments {
         let global = &self.global;
         match &self.command {
             Command::Prune(args) => prune::run(args, global),
+            Command::Shrink(args) => shrink::run(args, global),
             Command::Report(args) => report::run(args, global),
             Command::Eval(args) => eval::run(args, global),
             Command::Inspect(args) => inspect::run(args, global),

@@ -1,14 +1,14 @@
 //! `compare`: several ways to prune one model, in one table.
 
-use super::args::{CalibrationArgs, EvaluationArgs, Format, Global, ModelArgs};
+use super::args::{CalibrationArgs, EvaluationArgs, Format, Global, ModelArgs, SelectionArgs};
 use super::help::{EXPERT, METHOD};
 use super::progress::Bar;
 use super::values::parse_propagation;
 use super::{advice, inputs, show};
 use crate::checkpoint::Model;
-use crate::config::{Pattern, Propagation, PruneConfig, SolverConfig, shown};
+use crate::config::{Pattern, Propagation, PruneConfig, Removable, SolverConfig, StructureConfig, shown};
 use crate::error::Result;
-use crate::prune::compare::{Comparison, ComparisonRow, MethodSpec};
+use crate::prune::compare::{Comparison, ComparisonRow, MethodSpec, StructureSpec};
 use crate::prune::{CompareRun, ComparisonReport};
 use clap::Args;
 use std::collections::BTreeSet;
@@ -22,26 +22,41 @@ pub(crate) struct CompareArgs {
     /// paper), a published method (magnitude, wanda, sparsegpt, fista), or fista-scaled. Here a published method has no refit, as in
     /// its paper. `prune --method sparsegpt` has one: that is `sparsegpt+refit` here. Add /sequential for the error propagation of
     /// SparseGPT and Wanda.
+    ///
+    /// With --remove: the methods of `shrink`, NAME[+refit|+norefit][:auto]. Default then: magnitude,wanda-sp,flap,leverage,obs.
     #[arg(
         long,
         value_delimiter = ',',
         default_value = "magnitude,wanda,sparsegpt,paper,fast,best",
+        default_value_if("remove", clap::builder::ArgPredicate::IsPresent, "magnitude,wanda-sp,flap,leverage,obs"),
         value_name = "METHOD,...",
         help_heading = METHOD
     )]
     methods: Vec<String>,
+    /// Structured pruning: compare the methods of `shrink` at these shares of the linear weights.
+    #[arg(long, value_delimiter = ',', value_name = "SHARE,...", conflicts_with = "sparsity", help_heading = METHOD)]
+    remove: Vec<f64>,
+    /// With --remove: what is removed, as in `shrink`.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "mlp", value_name = "UNIT,...", requires = "remove", help_heading = METHOD)]
+    units: Vec<Removable>,
+    /// With --remove: steps of policy-gradient.
+    #[arg(long, value_name = "N", requires = "remove", help_heading = EXPERT)]
+    steps: Option<usize>,
     /// The sparsities; each method is run with each of them. See `prune --help` for the patterns.
     #[arg(
         long, value_delimiter = ',', default_value = "0.5", value_name = "PATTERN,...", value_parser = str::parse::<Pattern>,
         help_heading = METHOD
     )]
     sparsity: Vec<Pattern>,
-    /// Error propagation of the methods that name none: see `prune --help`.
-    #[arg(long, default_value = "intra", value_name = "WHAT", value_parser = parse_propagation, help_heading = METHOD)]
-    propagate: Propagation,
+    /// Error propagation of the methods that name none: see `prune --help` and `shrink --help`. Default: `intra`, and with --remove
+    /// that of `shrink`.
+    #[arg(long, value_name = "WHAT", value_parser = parse_propagation, help_heading = METHOD)]
+    propagate: Option<Propagation>,
     /// Maximum number of rounds of fista. Default: no limit, as in the paper.
     #[arg(long, value_name = "N", help_heading = EXPERT)]
     max_rounds: Option<usize>,
+    #[command(flatten)]
+    select: SelectionArgs,
     #[command(flatten)]
     calibrate: CalibrationArgs,
     #[command(flatten)]
@@ -78,16 +93,34 @@ pub(crate) fn run(args: &CompareArgs, global: &Global) -> Result<()> {
 impl CompareArgs {
     fn comparison(&self, model: &Model) -> Result<Comparison> {
         let family = model.decoder.config().family();
-        let ways = self.methods.iter().map(|way| way.trim().parse());
+        let mut structures = Vec::new();
+        for remove in &self.remove {
+            let base = StructureConfig {
+                units: self.units.clone(),
+                ..StructureConfig::new(*remove)
+            };
+            for way in &self.methods {
+                let mut way = StructureSpec::parse(way.trim(), &base)?;
+                way.structure.policy.steps = self.steps.unwrap_or(way.structure.policy.steps);
+                way.structure.policy.seed = self.calibrate.draws.seed;
+                way.structure.validate()?;
+                way.propagation = self.propagate.unwrap_or(way.propagation);
+                structures.push(way);
+            }
+        }
+        let ways = self.methods.iter().filter(|_| structures.is_empty());
         Ok(Comparison {
-            ways: ways.collect::<Result<Vec<MethodSpec>>>()?,
+            ways: ways
+                .map(|way| way.trim().parse())
+                .collect::<Result<Vec<MethodSpec>>>()?,
+            structures,
             patterns: self.sparsity.clone(),
-            propagation: self.propagate,
+            propagation: self.propagate.unwrap_or(Propagation::INTRA),
             max_rounds: self.max_rounds,
             base: PruneConfig {
-                propagation: self.propagate,
-                targets: self.calibrate.targets.clone(),
-                ignore: self.calibrate.ignore.clone(),
+                propagation: self.propagate.unwrap_or(Propagation::INTRA),
+                targets: self.select.targets.clone(),
+                ignore: self.select.ignore.clone(),
                 ..PruneConfig::new(self.sparsity[0], SolverConfig::best(Some(family)))
             },
         })

@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Subcommands with their examples; those of a subcommand's subcommand after a blank.
-const EXAMPLES: [(&str, &str); 16] = [
+const EXAMPLES: [(&str, &str); 17] = [
     (
         "prune",
         "  # A first try: the model and the text inside this program
@@ -12,6 +12,15 @@ const EXAMPLES: [(&str, &str); 16] = [
   fista-pruner prune --model facebook/opt-125m --calibration c4 --eval-data wikitext2 --output pruned
   # 2:4, with at most 24 GB of GPU memory
   fista-pruner prune --model path/to/model --calibration c4 --sparsity 2:4 --memory-budget 24GB --output pruned",
+    ),
+    (
+        "shrink",
+        "  # A first try: the model and the text inside this program
+  fista-pruner shrink --output smaller
+  # 30 % less, with perplexity before and after
+  fista-pruner shrink --model facebook/opt-125m --remove 0.3 --calibration c4 --eval-data wikitext2 --output smaller
+  # Half of the weights; the program finds out how many layers and channels
+  fista-pruner shrink --model path/to/model --remove 0.5 --units mlp,layers --shape auto --calibration c4 --output smaller",
     ),
     (
         "eval",

@@ -30,6 +30,7 @@ mod prune;
 mod recover;
 mod report;
 mod show;
+mod shrink;
 mod signals;
 mod solve;
 mod solver_args;

@@ -1,16 +1,15 @@
 //! `prune`: a dense checkpoint in, a pruned one out, with its report; or a part of one.
 
-use super::args::{CalibrationArgs, EvaluationArgs, Global, ModelArgs};
-use super::help::{LONG_RUNS, MEMORY, METHOD, MODEL};
+use super::args::{CalibrationArgs, EvaluationArgs, Global, ModelArgs, RunArgs, SelectionArgs};
+use super::help::{LONG_RUNS, METHOD, MODEL};
 use super::progress::Bar;
 use super::solver_args::SolverArgs;
 use super::text::{plan_text, report_text};
-use super::values::{parse_bytes, parse_propagation};
+use super::values::parse_propagation;
 use super::{advice, inputs, show};
 use crate::checkpoint::Model;
 use crate::config::{Propagation, PruneConfig};
 use crate::error::Result;
-use crate::prune::plan::StatePlace;
 use crate::prune::{PruneRun, Rates, Shard};
 use crate::text::TokenWindows;
 use clap::Args;
@@ -43,34 +42,13 @@ pub(crate) struct PruneArgs {
     #[arg(long, alias = "sparsity-profile", default_value = "uniform", value_name = "WHAT", help_heading = METHOD)]
     allocation: String,
     #[command(flatten)]
+    select: SelectionArgs,
+    #[command(flatten)]
     calibrate: CalibrationArgs,
     #[command(flatten)]
     evaluate: EvaluationArgs,
-    /// Maximum GPU memory for this run, such as 24GB or 20GiB. It decides where hidden states wait, how many tokens are computed
-    /// at once, and whether weights are offloaded. The result is the same. Default: no limit.
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = MEMORY)]
-    memory_budget: Option<u64>,
-    /// Maximum RAM for this run, such as 32GB. Together with --memory-budget it decides whether hidden states wait in GPU memory, in
-    /// RAM or on disk. Default: what is free when the run starts. The default changes no result and stops no run.
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = MEMORY)]
-    host_memory: Option<u64>,
-    /// Where the hidden states of the calibration text wait while they are not needed. `none`: in GPU memory. `cpu`: in RAM.
-    /// `disk`: in files next to the output. Default: the first of the three that fits --memory-budget and --host-memory. On the CPU: the first
-    /// of none and disk.
-    #[arg(long, alias = "activations", value_enum, value_name = "WHERE", help_heading = MEMORY)]
-    offload_activations: Option<StatePlace>,
-    /// Keep only what the current step needs in GPU memory: weights are read again for every step, and Gram matrices wait in RAM.
-    /// Slower, with the same result. --memory-budget switches it on if nothing else helps.
-    #[arg(long, alias = "offload", help_heading = MEMORY)]
-    offload_weights: bool,
-    /// Print the plan and stop: the linear layers, memory, disk, and the time, which is estimated from a small part of the work.
-    #[arg(long, help_heading = LONG_RUNS)]
-    dry_run: bool,
-    /// Continue a run that was stopped. Repeat the command with the same settings and the same --output. Finished layers are not
-    /// computed again. If there is nothing to continue, the run starts from the beginning. If this run is stopped, the next
-    /// --resume continues it.
-    #[arg(long, help_heading = LONG_RUNS)]
-    resume: bool,
+    #[command(flatten)]
+    run: RunArgs,
     /// Prune only part K of N, a range of decoder layers, for example on one of several machines. All parts use the same --output;
     /// `merge` then makes one model of them. Works with every --propagate whose decoder layers start from the original model, as
     /// the default.
@@ -95,19 +73,20 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
         evaluation: evaluation.as_ref(),
         config,
         rates,
+        structure: None,
         output: args.output.clone(),
         overwrite: args.overwrite,
-        resume: args.resume,
+        resume: args.run.resume,
         shard: args.shard,
         devices: inputs::devices(global)?,
         save_statistics: args.save_statistics.clone(),
-        activations: args.offload_activations,
-        offload: args.offload_weights,
-        memory_budget: args.memory_budget,
-        host_memory: args.host_memory,
+        activations: args.run.offload_activations,
+        offload: args.run.offload_weights,
+        memory_budget: args.run.memory_budget,
+        host_memory: args.run.host_memory,
         started,
     };
-    if args.dry_run {
+    if args.run.dry_run {
         return show::result(global.format, &run.plan()?, plan_text);
     }
     let report = run.run(&mut Bar::new(global.quiet))?;
@@ -122,8 +101,8 @@ impl PruneArgs {
         let solver = self.solver.config(Some(family))?;
         Ok(PruneConfig {
             propagation: self.propagate,
-            targets: self.calibrate.targets.clone(),
-            ignore: self.calibrate.ignore.clone(),
+            targets: self.select.targets.clone(),
+            ignore: self.select.ignore.clone(),
             ..PruneConfig::new(self.solver.sparsity, solver)
         })
     }
@@ -141,7 +120,7 @@ impl PruneArgs {
             return Ok(TokenWindows::none());
         }
         // Of what a plan measures, some batches are enough.
-        let at_most = self.dry_run.then_some(1024);
+        let at_most = self.run.dry_run.then_some(1024);
         self.calibrate.windows(model, at_most, global)
     }
 

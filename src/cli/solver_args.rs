@@ -153,6 +153,7 @@ impl SolverArgs {
             threshold: self.comparison_group.or(preset.threshold),
             ridge: self.ridge.unwrap_or(preset.ridge),
             polish: self.refit_steps.unwrap_or(preset.polish),
+            columns: None,
         };
         config.validate()?;
         Ok(config)

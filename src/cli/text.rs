@@ -17,34 +17,41 @@ pub(crate) fn plan_text(plan: &Plan) -> String {
             ]
         })
         .collect();
-    let evaluation = match plan.evaluation_tokens {
-        0 => String::new(),
-        tokens => format!(", {tokens} to measure perplexity on"),
-    };
-    let mut text = show::table(&["linear layer", "shape", "zeros"], &rows)
+    show::table(&["linear layer", "shape", "zeros"], &rows)
         + &format!(
-            "\n{} linear layers in {} decoder layers, {} weights, {} zeros\n{} calibration tokens{evaluation}, {} at once, \
-             hidden states {}{}\nabout {} on the device, {} of RAM besides, {} on disk",
+            "\n{} linear layers in {} decoder layers, {} weights, {} zeros\n",
             plan.operators.len(),
             plan.layers,
             plan.weights,
             plan.zeros,
-            plan.tokens,
-            plan.batch_tokens,
-            match plan.activations {
-                StatePlace::Device => "on the device",
-                StatePlace::Host => "in RAM",
-                StatePlace::Disk => "in files",
-            },
-            if plan.offload {
-                ", weights and Gram matrices on the device only when they are needed"
-            } else {
-                ""
-            },
-            show::bytes(plan.device_bytes),
-            show::bytes(plan.host_bytes),
-            show::bytes(plan.disk_bytes + plan.activation_disk_bytes),
-        );
+        )
+        + &plan_memory_text(plan)
+}
+
+/// Tokens, memory and seconds of a plan.
+pub(crate) fn plan_memory_text(plan: &Plan) -> String {
+    let evaluation = match plan.evaluation_tokens {
+        0 => String::new(),
+        tokens => format!(", {tokens} to measure perplexity on"),
+    };
+    let mut text = format!(
+        "{} calibration tokens{evaluation}, {} at once, hidden states {}{}\nabout {} on the device, {} of RAM besides, {} on disk",
+        plan.tokens,
+        plan.batch_tokens,
+        match plan.activations {
+            StatePlace::Device => "on the device",
+            StatePlace::Host => "in RAM",
+            StatePlace::Disk => "in files",
+        },
+        if plan.offload {
+            ", weights and Gram matrices on the device only when they are needed"
+        } else {
+            ""
+        },
+        show::bytes(plan.device_bytes),
+        show::bytes(plan.host_bytes),
+        show::bytes(plan.disk_bytes + plan.activation_disk_bytes),
+    );
     if let Some(sentence) = plan.about_free_memory() {
         text += &format!("\n{sentence}");
     }
@@ -90,6 +97,13 @@ pub(crate) fn report_text(report: &Report) -> String {
         report.operators.len(),
         report.mean_error(),
     );
+    text += &evaluation_text(report);
+    text.trim_start().to_owned()
+}
+
+/// Perplexities, where they were measured, seconds and memory.
+pub(crate) fn evaluation_text(report: &Report) -> String {
+    let mut text = String::new();
     if let Some(evaluation) = &report.evaluation {
         let number = |score: &Score| match score.perplexity {
             Some(perplexity) => format!("{perplexity:.4}"),
@@ -106,5 +120,5 @@ pub(crate) fn report_text(report: &Report) -> String {
     if let Some(bytes) = report.peak_host_bytes {
         text += &format!(", peak memory {}", show::bytes(bytes));
     }
-    text.trim_start().to_owned()
+    text
 }

@@ -2,7 +2,8 @@
 //! only; their meaning is checked where they are used.
 
 use crate::config::{
-    ComparisonGroup, LambdaSearch, LambdaUnit, Method, Propagation, Scaling, WarmStart, means, shown,
+    Baseline, ComparisonGroup, LambdaSearch, LambdaUnit, Method, PolicyLoss, Propagation, Removable, Scaling,
+    ShapeRule, StructuredMethod, WarmStart, means, shown,
 };
 use crate::prune::plan::StatePlace;
 use crate::text::DrawFrom;
@@ -88,6 +89,11 @@ named_values!(Scaling);
 named_values!(ComparisonGroup);
 named_values!(StatePlace);
 named_values!(DrawFrom);
+named_values!(Removable);
+named_values!(ShapeRule);
+named_values!(StructuredMethod);
+named_values!(Baseline);
+named_values!(PolicyLoss);
 
 #[cfg(test)]
 mod tests {

@@ -87,6 +87,13 @@ pub enum Pattern {
         /// Size of a group, along the inputs.
         m: usize,
     },
+    /// `kept` of `of` blocks of consecutive inputs stay, the same in every row: structured pruning. `0 < kept <= of`.
+    Columns {
+        /// Blocks that stay.
+        kept: usize,
+        /// Blocks of equal width that the inputs are made of: channels, or heads.
+        of: usize,
+    },
 }
 
 impl Pattern {
@@ -132,6 +139,7 @@ impl Pattern {
                 wanted.min((rows * columns).saturating_sub(1))
             }
             Self::NOfM { n, m } => rows * (columns / m) * (m - n),
+            Self::Columns { kept, of } => rows * (columns / of) * (of - kept),
         }
     }
 
@@ -140,6 +148,7 @@ impl Pattern {
         match *self {
             Self::Unstructured(rate) => rate,
             Self::NOfM { n, m } => 1.0 - n as f64 / m as f64,
+            Self::Columns { kept, of } => 1.0 - kept as f64 / of as f64,
         }
     }
 
@@ -149,11 +158,13 @@ impl Pattern {
     /// When the number of inputs is no multiple of `m`.
     pub fn check_inputs(&self, operator: &str, columns: usize) -> Result<()> {
         match *self {
-            Self::NOfM { m, .. } if !columns.is_multiple_of(m) => Err(PatternError::DoesNotFit {
-                pattern: *self,
-                operator: operator.to_owned(),
-                inputs: columns,
-            }),
+            Self::NOfM { m, .. } | Self::Columns { of: m, .. } if !columns.is_multiple_of(m) => {
+                Err(PatternError::DoesNotFit {
+                    pattern: *self,
+                    operator: operator.to_owned(),
+                    inputs: columns,
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -167,6 +178,22 @@ impl Pattern {
         match *self {
             Self::Unstructured(_) => keep_all_but(scores, self.zeros(rows, columns)),
             Self::NOfM { n, m } => keep_in_groups(scores, n, m),
+            Self::Columns { kept, of } => {
+                let width = columns / of;
+                let sums: Vec<f32> = (0..of)
+                    .map(|block| {
+                        let in_row = |row: &[f32]| -> f32 {
+                            row[block * width..(block + 1) * width]
+                                .iter()
+                                .map(|s| s.abs())
+                                .sum()
+                        };
+                        scores.chunks(columns).map(in_row).sum()
+                    })
+                    .collect();
+                let blocks = keep_all_but(&sums, of - kept);
+                (0..rows * columns).map(|i| blocks[i % columns / width]).collect()
+            }
         }
     }
 
@@ -233,6 +260,18 @@ impl Pattern {
                     }
                 }
             }
+            Self::Columns { kept, of } => {
+                let width = columns / of;
+                let used = |block: &usize| {
+                    let of_row =
+                        |row: &[f32]| row[block * width..(block + 1) * width].iter().any(|v| *v != 0.0);
+                    values.chunks(columns).any(of_row)
+                };
+                let found = (0..of).filter(used).count();
+                if found > kept {
+                    return Err(broken(format!("{found} blocks of inputs are in use")));
+                }
+            }
         }
         Ok(())
     }
@@ -243,6 +282,7 @@ impl fmt::Display for Pattern {
         match self {
             Self::Unstructured(rate) => write!(f, "{rate}"),
             Self::NOfM { n, m } => write!(f, "{n}:{m}"),
+            Self::Columns { kept, of } => write!(f, "{kept} of {of}"),
         }
     }
 }
@@ -278,8 +318,13 @@ impl From<Pattern> for String {
 impl TryFrom<String> for Pattern {
     type Error = PatternError;
 
+    /// As a report has it: what a user may write, or blocks of inputs, which follow from a shape.
     fn try_from(text: String) -> Result<Self> {
-        text.parse()
+        let blocks = text.split_once(" of ").and_then(|(kept, of)| {
+            let (kept, of) = (kept.parse().ok()?, of.parse().ok()?);
+            (0 < kept && kept <= of).then_some(Self::Columns { kept, of })
+        });
+        blocks.map_or_else(|| text.parse(), Ok)
     }
 }
 
@@ -321,7 +366,9 @@ mod tests {
             let columns = groups * m;
             let scores: Vec<f32> = seed.iter().take(rows * columns).map(|s| f32::from(*s)).collect();
             let nm = Pattern::NOfM { n: 1 + n_seed % (m - 1), m };
-            for pattern in [nm, Pattern::Unstructured(rate)] {
+            let blocks = Pattern::Columns { kept: 1 + n_seed % groups, of: groups };
+            prop_assert_eq!(Pattern::try_from(blocks.to_string()).unwrap(), blocks);
+            for pattern in [nm, blocks, Pattern::Unstructured(rate)] {
                 for keep in [
                     pattern.keep_largest(&scores, rows, columns),
                     pattern.keep_largest_per_row(&scores, rows, columns),

@@ -2,11 +2,12 @@
 //!
 //! The command line fills these in; a program that embeds the pruner builds them directly.
 
-use super::{ComparisonGroup, Pattern, Ridge};
-use crate::error::{ConfigError, Error, Result};
+use super::check::check;
+use super::{ColumnConfig, ComparisonGroup, Pattern, Ridge};
+use crate::error::Result;
 use fista_pruner_models::Family;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How one operator's weights are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,15 +117,6 @@ pub enum Scaling {
 impl Scaling {
     /// Every scaling, with the name the command line uses.
     pub const ALL: [(&'static str, Self); 2] = [("none", Self::None), ("columns", Self::Columns)];
-}
-
-/// An error that names the flag, unless `ok`.
-fn check(ok: bool, setting: &'static str, reason: &str) -> Result<()> {
-    if ok {
-        return Ok(());
-    }
-    let reason = reason.to_owned();
-    Err(Error::from(ConfigError::Setting { setting, reason }))
 }
 
 /// Settings of Algorithm 1 and of the FISTA iterations inside it. Symbols are the paper's (arXiv 2408.03728, Sec. 4.1).
@@ -315,6 +307,9 @@ pub struct SolverConfig {
     pub polish: usize,
     /// Pull of `l0` and of the polish towards the dense weight.
     pub ridge: Ridge,
+    /// How whole columns are chosen, where patterns ask for them: structured pruning, whatever `method` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<ColumnConfig>,
 }
 
 impl SolverConfig {
@@ -334,6 +329,7 @@ impl SolverConfig {
             threshold: None,
             polish: 0,
             ridge: Ridge::Auto,
+            columns: None,
         }
     }
 
@@ -479,6 +475,10 @@ pub struct PruneConfig {
     pub pattern: Pattern,
     /// Operators, by full name, with a pattern of their own: see [`crate::prune::allocate`].
     pub patterns: BTreeMap<String, Pattern>,
+    /// Only the operators that `patterns` names are pruned, and these layers are left out of the model: structured pruning.
+    pub dropped: Option<BTreeSet<usize>>,
+    /// One number for each block of columns of an operator, by full name, for [`Criterion::Given`](super::Criterion::Given).
+    pub scores: BTreeMap<String, Vec<f32>>,
     /// How an operator's weights are chosen.
     pub solver: SolverConfig,
     /// Where inputs and targets come from.
@@ -502,6 +502,8 @@ impl PruneConfig {
             solver,
             propagation: Propagation::INTRA,
             patterns: BTreeMap::new(),
+            dropped: None,
+            scores: BTreeMap::new(),
             targets: None,
             ignore: None,
             batch_tokens: Self::BATCH_TOKENS,
@@ -510,7 +512,7 @@ impl PruneConfig {
 
     /// Whether inputs of the operators decide about weights. Magnitudes alone do without.
     pub fn needs_text(&self) -> bool {
-        self.solver.method != Method::Magnitude || self.solver.polish > 0
+        self.solver.method != Method::Magnitude || self.solver.polish > 0 || self.solver.columns.is_some()
     }
 
     /// The zeros that the operator of this full name must have.
@@ -518,9 +520,17 @@ impl PruneConfig {
         self.patterns.get(operator).copied().unwrap_or(self.pattern)
     }
 
+    /// Whether a layer is left out of the model.
+    pub fn drops(&self, layer: usize) -> bool {
+        self.dropped
+            .as_ref()
+            .is_some_and(|dropped| dropped.contains(&layer))
+    }
+
     /// Whether the operator of this full name (`model.layers.0.mlp.up_proj`) is to be pruned.
     pub fn selects(&self, operator: &str) -> bool {
-        self.targets.as_ref().is_none_or(|r| r.is_match(operator))
+        (self.dropped.is_none() || self.patterns.contains_key(operator))
+            && self.targets.as_ref().is_none_or(|r| r.is_match(operator))
             && !self.ignore.as_ref().is_some_and(|r| r.is_match(operator))
     }
 }

@@ -4,8 +4,30 @@
 use super::perplexity::head_nll;
 use crate::error::Result;
 use crate::prune::{Forms, Source, States, embed};
+use crate::solver::download;
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::{Layer, TensorSource};
+
+/// Mean Kullback-Leibler divergence, in nats a token, of what follows from the last layer's output `other` from what follows from
+/// `dense`.
+///
+/// # Errors
+/// When a tensor cannot be read, or the device fails.
+pub(crate) fn divergence<B: SolverOps>(
+    source: Source<'_>,
+    dense: &States<'_, B>,
+    other: &States<'_, B>,
+    device: &B::Device,
+) -> Result<f64> {
+    let head = source.decoder.head::<B>(source.checkpoint, device)?;
+    let (mut sum, mut count) = (0.0, 0usize);
+    for (dense, other) in dense.iter().zip(other.iter()) {
+        let values = download(head.divergence(dense?.input, other?.input))?;
+        count += values.len();
+        sum += values.into_iter().map(f64::from).sum::<f64>();
+    }
+    Ok(sum / count.max(1) as f64)
+}
 
 /// Hidden states of the evaluation windows along several models: the dense one's, then each pruned one's. Without windows
 /// nothing is computed.
@@ -39,15 +61,19 @@ impl<'a, B: SolverOps> Along<'a, B> {
             return Ok(());
         }
         let Forms { dense, pruned } = forms()?;
-        self.layer(&dense, &pruned.iter().collect::<Vec<_>>())
+        self.layer(&dense, &pruned.iter().map(Option::as_ref).collect::<Vec<_>>())
     }
 
-    /// Takes every path through its own layer.
+    /// Takes every path through its own layer, if it has one.
     ///
     /// # Errors
     /// When states cannot be kept.
-    pub(crate) fn layer(&mut self, dense: &Layer<B>, pruned: &[&Layer<B>]) -> Result<()> {
-        for (path, layer) in self.paths.iter_mut().zip(std::iter::once(&dense).chain(pruned)) {
+    pub(crate) fn layer(&mut self, dense: &Layer<B>, pruned: &[Option<&Layer<B>>]) -> Result<()> {
+        let layers = std::iter::once(Some(dense)).chain(pruned.iter().copied());
+        for (path, layer) in self.paths.iter_mut().zip(layers) {
+            let Some(layer) = layer else {
+                continue;
+            };
             let none = States::none(self.source.states, path.device());
             *path = std::mem::replace(path, none).map_hidden(|hidden| layer.forward(hidden))?;
         }
@@ -66,9 +92,25 @@ impl<'a, B: SolverOps> Along<'a, B> {
         for layer in 0..source.decoder.config().num_layers() {
             let dense = source.decoder.layer::<B>(layer, source.checkpoint, device)?;
             let pruned = source.decoder.layer::<B>(layer, pruned, device)?;
-            self.layer(&dense, &[&pruned])?;
+            self.layer(&dense, &[Some(&pruned)])?;
         }
         Ok(())
+    }
+
+    /// Mean Kullback-Leibler divergence of each pruned model from the dense one, in nats a token; empty without windows.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read, or the device fails.
+    pub(crate) fn divergences(self, device: &B::Device) -> Result<Vec<f64>> {
+        let Some((dense, pruned)) = self
+            .paths
+            .split_first()
+            .filter(|_| !self.source.windows.is_empty())
+        else {
+            return Ok(Vec::new());
+        };
+        let of = |path| divergence::<B>(self.source, dense, path, device);
+        pruned.iter().map(of).collect()
     }
 
     /// Mean negative log-likelihood of each window, in the dense model and then in each pruned one; empty without windows.

@@ -8,7 +8,7 @@ mod prompt;
 mod score;
 pub mod tasks;
 
-pub(crate) use along::Along;
+pub(crate) use along::{Along, divergence};
 
 pub use generate::{Generator, Sampling};
 pub use loglikelihood::{LoglikelihoodScore, Request, Work, loglikelihoods};

@@ -9,6 +9,7 @@
 //! | collect, save, load and apply masks | [`SparsityMask`] |
 //! | train on without losing a zero | [`MaskedOptimizer`] |
 //! | prune step by step during training | [`Gradual`] |
+//! | remove hidden units of an MLP, so that its layers get smaller | [`remove_hidden`] |
 //!
 //! `docs/prune-your-burn-model.md` is the guide.
 //!
@@ -61,6 +62,7 @@
 
 mod config;
 mod error;
+mod hidden;
 mod layers;
 mod mask;
 mod moments;
@@ -74,6 +76,7 @@ mod watch;
 
 pub use config::{Correction, ModuleConfig};
 pub use error::ModuleError;
+pub use hidden::{SmallerHidden, remove_hidden};
 pub use mask::SparsityMask;
 pub use moments::Moments;
 pub use optimizer::{MaskedOptimizer, MaskedOptimizerRecord};

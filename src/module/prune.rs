@@ -234,6 +234,7 @@ where
             mut values,
             keep,
             info,
+            ..
         } = solver::solve(&problem, pattern, &config.solver)?;
         round_to(&mut values, Some(&keep), &stored(layer.dtype));
         let [outputs, inputs] = layer.shape;

@@ -117,6 +117,10 @@ impl Gradual {
                 let zeros = (m as f64 * rate + 1e-9).floor() as usize;
                 (zeros > 0).then(|| Pattern::NOfM { n: m - zeros, m })
             }
+            Pattern::Columns { of, .. } => {
+                let zeros = (of as f64 * rate + 1e-9).floor() as usize;
+                (zeros > 0).then(|| Pattern::Columns { kept: of - zeros, of })
+            }
         }
     }
 }

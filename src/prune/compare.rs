@@ -4,13 +4,15 @@
 //! pruned model is ever stored.
 
 use crate::config::{
-    Method, Pattern, Propagation, PruneConfig, Ridge, SolverConfig, WarmStart, means, shown,
+    Method, Pattern, Propagation, PruneConfig, Ridge, ShapeRule, SolverConfig, StructureConfig,
+    StructuredMethod, WarmStart, means, shown,
 };
 use crate::error::{ConfigError, Error, Result};
 use crate::eval::Along;
 use crate::progress::Observer;
 use crate::prune::{AfterLayer, Allocation, Branch, NullSink, Source, Span, allocate, prune_branches};
 use crate::report::overall_sparsity;
+use crate::structured;
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::Family;
 use serde::Serialize;
@@ -123,6 +125,57 @@ impl std::str::FromStr for MethodSpec {
     }
 }
 
+/// A way to remove units, as it is named in a comparison: `NAME[+refit|+norefit][+exact-moment][:auto]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StructureSpec {
+    /// The text it was made from.
+    pub name: String,
+    /// What it does.
+    pub structure: StructureConfig,
+    /// Where inputs and targets come from.
+    pub propagation: Propagation,
+}
+
+impl StructureSpec {
+    /// The way that `text` names, on top of what all ways have.
+    ///
+    /// # Errors
+    /// When it names none.
+    pub fn parse(text: &str, base: &StructureConfig) -> Result<Self> {
+        let (rest, rule) = match text.split_once(':') {
+            Some((rest, name)) => (rest, by_name(text, "shape", name, &ShapeRule::ALL)?),
+            None => (text, base.rule),
+        };
+        let mut additions = rest.split('+');
+        let name = additions.next().unwrap_or_default();
+        let method = by_name(text, "method of structured pruning", name, &StructuredMethod::ALL)?;
+        let mut structure = StructureConfig {
+            method,
+            refit: method.refits(),
+            rule,
+            ..base.clone()
+        };
+        for addition in additions {
+            match addition {
+                "refit" => structure.refit = true,
+                "norefit" => structure.refit = false,
+                "exact-moment" => structure.greedy.exact_moment = true,
+                _ => {
+                    return Err(unknown(
+                        text,
+                        &format!("`+{addition}` is not +refit, +norefit or +exact-moment"),
+                    ));
+                }
+            }
+        }
+        Ok(Self {
+            name: text.to_owned(),
+            propagation: method.propagation(),
+            structure,
+        })
+    }
+}
+
 impl MethodSpec {
     /// Its solver settings for a model family.
     pub fn solver(&self, family: Family) -> SolverConfig {
@@ -150,6 +203,8 @@ pub struct Comparison {
     pub ways: Vec<MethodSpec>,
     /// Every way is taken to each of these.
     pub patterns: Vec<Pattern>,
+    /// Ways of structured pruning, which take the place of all others where there are any.
+    pub structures: Vec<StructureSpec>,
     /// Where a way names no propagation.
     pub propagation: Propagation,
     /// Most rounds of the paper's Algorithm 1; `None` for the published rule.
@@ -171,6 +226,8 @@ pub struct ComparisonRow {
     pub propagate: Option<&'static str>,
     /// Perplexity on the evaluation windows, where there are any.
     pub perplexity: Option<f64>,
+    /// Mean negative log-likelihood of each evaluation window, in nats.
+    pub window_nll: Vec<f64>,
     /// Mean relative squared error by operator kind, such as `q_proj`.
     pub errors: BTreeMap<String, f64>,
     /// Mean relative squared error over all operators.
@@ -188,6 +245,8 @@ pub struct ComparisonRow {
 pub struct Table {
     /// The dense model's perplexity.
     pub dense_perplexity: Option<f64>,
+    /// Mean negative log-likelihood of each evaluation window in the dense model, in nats.
+    pub dense_window_nll: Vec<f64>,
     /// The rows, pattern by pattern.
     pub rows: Vec<ComparisonRow>,
 }
@@ -218,14 +277,12 @@ pub fn compare<B: SolverOps>(
     let span = Span::whole(source.decoder);
     let after_layer: &mut AfterLayer<'_, B> = &mut |_, forms| along.forms(forms);
     let (outcomes, shared) = prune_branches::<B>(source, branches, span, device, observer, after_layer)?;
-    let mut perplexities = along.finish(device)?.into_iter().map(|nll| {
-        let mean = nll.iter().sum::<f64>() / nll.len() as f64;
-        mean.exp()
-    });
-    let dense_perplexity = perplexities.next();
+    let mut likelihoods = along.finish(device)?.into_iter();
+    let perplexity = |nll: &Vec<f64>| (nll.iter().sum::<f64>() / nll.len() as f64).exp();
+    let dense = likelihoods.next();
     let mut rows = Vec::new();
     for ((way, config), outcome) in configs.into_iter().zip(outcomes) {
-        let perplexity = perplexities.next();
+        let window_nll = likelihoods.next();
         let operators = &outcome.operators;
         let mut kinds: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for operator in operators {
@@ -242,7 +299,8 @@ pub fn compare<B: SolverOps>(
             pattern: config.pattern,
             propagation: config.propagation,
             propagate: config.propagation.name(),
-            perplexity,
+            perplexity: window_nll.as_ref().map(perplexity),
+            window_nll: window_nll.unwrap_or_default(),
             errors: kinds
                 .iter()
                 .map(|(kind, errors)| (kind.clone(), mean(errors)))
@@ -254,7 +312,8 @@ pub fn compare<B: SolverOps>(
         });
     }
     Ok(Table {
-        dense_perplexity,
+        dense_perplexity: dense.as_ref().map(perplexity),
+        dense_window_nll: dense.unwrap_or_default(),
         rows,
     })
 }
@@ -268,6 +327,23 @@ fn configs<B: SolverOps>(
 ) -> Result<Vec<(String, PruneConfig)>> {
     let family = source.decoder.config().family();
     let mut configs = Vec::new();
+    for way in &comparison.structures {
+        let mut config = PruneConfig {
+            propagation: way.propagation,
+            ..comparison.base.clone()
+        };
+        let decided = structured::decide::<B>(source, &config, &way.structure, device, observer)?;
+        decided.apply(&way.structure, source.decoder, &mut config);
+        let (kept, of) = (
+            decided.decision.shape.channels,
+            source.decoder.config().sizes().channels,
+        );
+        config.pattern = Pattern::Columns { kept, of };
+        configs.push((way.name.clone(), config));
+    }
+    if !configs.is_empty() {
+        return Ok(configs);
+    }
     for pattern in &comparison.patterns {
         let mut allocated: Vec<(Allocation, BTreeMap<String, Pattern>)> = Vec::new();
         for way in &comparison.ways {

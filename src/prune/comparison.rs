@@ -1,6 +1,6 @@
 //! A comparison as the command `compare` does it: a model, windows and ways in, one table out.
 
-use super::compare::{Comparison, Table, compare};
+use super::compare::{Comparison, StructureSpec, Table, compare};
 use super::{Source, StateStore};
 use crate::checkpoint::Model;
 use crate::error::Result;
@@ -77,6 +77,11 @@ impl CompareRun<'_> {
 
     /// What is pruned side by side, in the order of the table.
     pub fn branches(&self) -> Vec<String> {
+        let structures = &self.comparison.structures;
+        if !structures.is_empty() {
+            let name = |way: &StructureSpec| format!("{} {}", way.name, way.structure.remove);
+            return structures.iter().map(name).collect();
+        }
         let patterns = self.comparison.patterns.iter();
         let branches = patterns.flat_map(|pattern| {
             let ways = self.comparison.ways.iter();

@@ -2,7 +2,7 @@
 
 use super::states::States;
 use super::statistics::{Accumulator, Statistics};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use burn::tensor::Tensor;
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::{Layer, LayerState};
@@ -15,6 +15,32 @@ pub(crate) fn through<'a, B: SolverOps>(layer: &Layer<B>, hidden: States<'a, B>)
             .fold(begun, |state, group| layer.advance(state, group))
             .input
     })
+}
+
+/// What more an operator's output is to be: the difference of two states.
+pub(crate) struct More<'s, 'a, B: SolverOps> {
+    pub(crate) from: &'s States<'a, B>,
+    pub(crate) to: &'s States<'a, B>,
+}
+
+/// Statistics of operators of which whole columns go; `more` is added to their target.
+pub(crate) fn column_statistics<B: SolverOps>(
+    operator: &str,
+    mut accumulator: Accumulator<B>,
+    (target, states): (&States<'_, B>, &States<'_, B>),
+    more: Option<More<'_, '_, B>>,
+) -> Result<Statistics<B>> {
+    let flat = |state: Result<LayerState<B>>| -> Result<Tensor<B, 2>> { Ok(state?.input.flatten(0, 1)) };
+    let mut differences = more.map(|more| more.to.iter().zip(more.from.iter()));
+    for (dense, real) in target.iter().zip(states.iter()) {
+        let difference = differences
+            .as_mut()
+            .and_then(Iterator::next)
+            .map(|(to, from)| Ok::<_, Error>(flat(to)? - flat(from)?))
+            .transpose()?;
+        accumulator.add_towards(flat(dense)?, flat(real)?, difference);
+    }
+    accumulator.finish(operator)
 }
 
 /// Statistics of the group whose inputs `states` holds; `target` holds the dense model's, where they are others.

@@ -18,6 +18,7 @@ use crate::config::PruneConfig;
 use crate::error::{ConfigError, Error, PatternError, Result};
 use crate::progress::Observer;
 use crate::report::{self, OperatorReport, Report, StageSeconds, html};
+use crate::structured::{self, Decided};
 use crate::system::{Destination, free_memory};
 use crate::text::TokenWindows;
 use fista_pruner_backends::dispatch_opened;
@@ -45,6 +46,9 @@ impl<'a> PruneRun<'a> {
             devices: self.devices.len(),
         };
         plan.seconds = Some(dispatch_opened(&self.devices[0], probe)??);
+        if let Some(asked) = &self.structure {
+            plan.structure = Some(structured::planned(asked, &self.model.decoder)?);
+        }
         Ok(plan)
     }
 
@@ -79,6 +83,7 @@ impl<'a> PruneRun<'a> {
             evaluation: self.evaluation.map_or(&[], |windows| &windows.ids),
             config: &mut config,
             allocation: self.rates.allocation(),
+            structure: self.structure.as_ref(),
             layers: planned.layers.clone(),
             earlier: begun.earlier.take(),
             devices: &self.devices,
@@ -88,7 +93,7 @@ impl<'a> PruneRun<'a> {
             seconds: &mut seconds,
             observer,
         };
-        let pruned = dispatch_opened(&self.devices[0], work)??;
+        let mut pruned = dispatch_opened(&self.devices[0], work)??;
         drop(begun.states);
         let checking = Instant::now();
         let left_out = match &begun.output.target {
@@ -98,14 +103,28 @@ impl<'a> PruneRun<'a> {
             }
             Target::Part(_) => Vec::new(),
         };
+        let (smaller, structure) = match (&pruned.decision, &begun.output.target) {
+            (Some(decision), Target::Whole(writer)) => {
+                let (smaller, structure) = structured::cut(
+                    self.model,
+                    writer,
+                    &self.destination(&self.output),
+                    decision,
+                    &mut pruned.operators,
+                )?;
+                (Some(smaller), Some(structure))
+            }
+            _ => (None, None),
+        };
         seconds.writing += checking.elapsed().as_secs_f64();
         let ran = Ran {
             stages: seconds,
             left_out,
+            structure,
             output: begun.name,
         };
         let report = record(self, &config, pruned, ran);
-        self.finish(begun.output, &report, &planned.layers, identity)?;
+        self.finish(begun.output, smaller, &report, &planned.layers, identity)?;
         Ok(report)
     }
 
@@ -127,6 +146,12 @@ impl<'a> PruneRun<'a> {
             return Err(wrong("‹calibration›", "there is no window of text".into()));
         }
         let mut config = self.config.clone();
+        if let Some(asked) = &self.structure {
+            if self.devices.len() > 1 {
+                return Err(wrong("‹device›", "structured pruning works on one device".into()));
+            }
+            Decided::provisional(asked, &self.model.decoder)?.apply(asked, &self.model.decoder, &mut config);
+        }
         if let Rates::Table(path) = &self.rates {
             let operators = selected(&self.model.decoder, &config);
             let names: Vec<String> = operators.into_iter().map(|operator| operator.name).collect();
@@ -325,6 +350,7 @@ impl<'a> PruneRun<'a> {
     fn finish(
         &self,
         output: Output<'_>,
+        smaller: Option<CheckpointWriter>,
         report: &Report,
         layers: &Range<usize>,
         identity: serde_json::Value,
@@ -337,6 +363,11 @@ impl<'a> PruneRun<'a> {
         } = output;
         let last = || finish_beside(statistics, journal);
         match target {
+            Target::Whole(writer) if let Some(mut smaller) = smaller => {
+                add_report(&mut smaller, report)?;
+                smaller.finish_after(last)?;
+                writer.discard()
+            }
             Target::Whole(mut writer) => {
                 add_report(&mut writer, report)?;
                 writer.finish_after(last)

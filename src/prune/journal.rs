@@ -8,6 +8,7 @@ use crate::checkpoint::JOURNAL;
 use crate::config::Pattern;
 use crate::error::{Error, PruneError, Result};
 use crate::report::{LayerSeconds, OperatorReport};
+use crate::structured::Decided;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -38,6 +39,8 @@ enum Line {
     },
     /// Who gets which zeros, where that was measured.
     Patterns(BTreeMap<String, Pattern>),
+    /// What structured pruning was decided on.
+    Decided(Decided),
     Layer(FinishedLayer),
 }
 
@@ -53,6 +56,7 @@ pub(crate) struct Journal {
 pub(crate) struct Earlier {
     pub(crate) patterns: Option<BTreeMap<String, Pattern>>,
     pub(crate) statistics: Option<PathBuf>,
+    pub(crate) decided: Option<Decided>,
     layers: BTreeMap<usize, FinishedLayer>,
 }
 
@@ -73,7 +77,7 @@ enum Found {
     Begun {
         journal: Journal,
         identity: Value,
-        earlier: Earlier,
+        earlier: Box<Earlier>,
     },
 }
 
@@ -99,6 +103,11 @@ impl Journal {
     /// Keeps what an allocation has measured.
     pub(crate) fn patterns(&mut self, patterns: &BTreeMap<String, Pattern>) -> Result<()> {
         self.write(&Line::Patterns(patterns.clone()))
+    }
+
+    /// Keeps what structured pruning was decided on.
+    pub(crate) fn decided(&mut self, decided: &Decided) -> Result<()> {
+        self.write(&Line::Decided(decided.clone()))
     }
 
     /// A layer is finished and on the disk.
@@ -150,6 +159,7 @@ impl Journal {
                     begun = Some(identity);
                     earlier.statistics = statistics;
                 }
+                Ok(Line::Decided(decided)) => earlier.decided = Some(decided),
                 Ok(Line::Patterns(patterns)) => earlier.patterns = Some(patterns),
                 Ok(Line::Layer(layer)) => {
                     earlier.layers.insert(layer.layer, layer);
@@ -174,7 +184,7 @@ impl Journal {
         Ok(Some(Found::Begun {
             journal: Self { file, path },
             identity,
-            earlier,
+            earlier: Box::new(earlier),
         }))
     }
 
@@ -217,7 +227,7 @@ impl Journal {
                     identity: theirs,
                     earlier,
                 }) => match difference(&theirs, identity) {
-                    None => return Ok(Some((folder, journal, earlier))),
+                    None => return Ok(Some((folder, journal, *earlier))),
                     Some(difference) => other = Some((folder, difference)),
                 },
             }

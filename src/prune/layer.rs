@@ -1,15 +1,16 @@
 //! One decoder layer: its operator groups in order, in every branch.
 
-use super::gather::{statistics, through};
+use super::gather::{More, column_statistics, statistics, through};
 use super::weights::{DenseLayer, PrunedLayer};
 use super::{Branch, BranchOutcome, SavedStatistics, Source, States};
 use crate::checkpoint::{StoredDtype, round_to};
-use crate::config::{LayerInput, Pattern};
+use crate::config::{Criterion, LayerInput, Pattern, PruneConfig};
 use crate::error::{Error, Result};
 use crate::progress::{Event, Observer};
 use crate::prune::{Accumulator, Statistics};
 use crate::report::OperatorReport;
 use crate::solver::{self, LayerProblem, Solution, Together};
+use burn::tensor::Tensor;
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::{Layer, OperatorSpec};
 use std::time::{Duration, Instant};
@@ -91,6 +92,9 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
         let begin = |states: States<'a, B>| states.map(|state| layer.begin(state.input));
         let mut dense = dense_needed.then(|| begin(hidden)).transpose()?;
         for state in branches.iter_mut() {
+            if state.branch.config.drops(self.layer) {
+                continue;
+            }
             let started = Instant::now();
             state.pruned = Some(self.dense.unpruned());
             let hidden = if state.branch.config.propagation.corrected {
@@ -118,6 +122,9 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
             };
         }
         for state in branches.iter_mut() {
+            if state.branch.config.drops(self.layer) {
+                continue;
+            }
             let started = Instant::now();
             let propagation = state.branch.config.propagation;
             let real = state.real.take();
@@ -136,6 +143,16 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
         }
         let none = || States::none(self.source.states, &self.device);
         Ok(dense.unwrap_or_else(none))
+    }
+
+    /// The last of the layers behind this one that a branch leaves out, where this one is to make up for them.
+    fn hole(&self, config: &PruneConfig) -> Option<usize> {
+        let plain = self.source.decoder.config().residual_is_plain();
+        let refits = config.solver.columns.is_some_and(|columns| columns.refit);
+        if config.drops(self.layer) || !plain || !refits {
+            return None;
+        }
+        (self.layer + 1..).take_while(|layer| config.drops(*layer)).last()
     }
 
     /// Prunes one group of operators in one branch, and takes the branch's own states past it. `shared` holds the
@@ -163,7 +180,8 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
         if let (Some((operator, _)), true) = (chosen.first(), nothing) {
             *shared = Some(Statistics::of_nothing(operator.in_features, &self.device));
         }
-        if let (Some((_, first)), None, None) = (chosen.first(), &state.real, &*shared) {
+        let by_columns = config.solver.columns.is_some();
+        if let (Some((_, first)), None, None, false) = (chosen.first(), &state.real, &*shared, by_columns) {
             *shared = Some(statistics(first, Accumulator::default(), None, dense)?);
         }
         let started = Instant::now();
@@ -172,12 +190,25 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
         };
         if let Some((_, first)) = chosen.first() {
             let own = match &state.real {
+                real if by_columns => {
+                    let real = real.as_ref().or(dense);
+                    let target = dense.filter(|_| propagation.dense_target).or(real);
+                    let accumulator = Accumulator::for_columns(self.weights(&chosen)?);
+                    let pair = target
+                        .zip(real)
+                        .ok_or_else(|| Error::internal("no hidden states"))?;
+                    // The last group also adds to the stream what the layers add that are left out behind this one.
+                    let hole = self.hole(config).filter(|_| group + 1 == groups.len());
+                    let hole = match (hole, pair) {
+                        (Some(end), (target, _)) => Some(self.across(target, group, end)?),
+                        _ => None,
+                    };
+                    let more = hole.as_ref().map(|(from, to)| More { from, to });
+                    Some(column_statistics(first, accumulator, pair, more)?)
+                }
                 Some(real) if !nothing => {
                     let target = dense.filter(|_| propagation.dense_target);
-                    let mut weights = Vec::new();
-                    for (operator, name) in &chosen {
-                        weights.push((name.clone(), self.weight(operator, name)?));
-                    }
+                    let weights = self.weights(&chosen)?;
                     let cross = state.branch.sink.wants_statistics();
                     let accumulator = Accumulator::for_operators(weights, cross);
                     Some(statistics(first, accumulator, target, Some(real))?)
@@ -216,7 +247,33 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
         Ok(())
     }
 
-    fn weight(&self, operator: &OperatorSpec, name: &str) -> Result<burn::tensor::Tensor<B, 2>> {
+    /// What the dense layer makes of the states before its last group, and what the layers up to `end` make of that.
+    fn across(
+        &self,
+        before: &States<'a, B>,
+        group: usize,
+        end: usize,
+    ) -> Result<(States<'a, B>, States<'a, B>)> {
+        let layer = self.dense.get()?;
+        let from = before.clone().map(|state| layer.advance(state, group))?;
+        let mut to = from.clone();
+        for number in self.layer + 1..=end {
+            let layer = self
+                .source
+                .decoder
+                .layer::<B>(number, self.source.checkpoint, &self.device)?;
+            to = through(&layer, to)?;
+        }
+        Ok((from, to))
+    }
+
+    /// Names and dense weights.
+    fn weights(&self, chosen: &[(OperatorSpec, String)]) -> Result<Vec<(String, Tensor<B, 2>)>> {
+        let of = |(operator, name): &(OperatorSpec, String)| Ok((name.clone(), self.weight(operator, name)?));
+        chosen.iter().map(of).collect()
+    }
+
+    fn weight(&self, operator: &OperatorSpec, name: &str) -> Result<Tensor<B, 2>> {
         self.dense
             .weight(operator)?
             .ok_or_else(|| Error::internal(format!("the decoder has no operator `{name}`")))
@@ -239,6 +296,14 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
             observer.event(Event::Solving { name, layer, branch });
             let mut problem = statistics.problem(name, self.weight(operator, name)?);
             problem.tokens = Some(self.different_tokens);
+            if let Some(columns) = config.solver.columns {
+                problem.means = statistics.means(name, operator.out_features)?;
+                problem.scores = config.scores.get(name).cloned();
+                let changes = columns.refit || columns.criterion == Criterion::Flap;
+                if changes && self.dense.bias(operator)?.is_some() {
+                    problem = problem.centred(columns.refit);
+                }
+            }
             if state.branch.sink.wants_statistics() {
                 let saved = saved(&problem, &statistics)?;
                 state.branch.sink.statistics(saved)?;
@@ -303,6 +368,7 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
             mut values,
             keep,
             info,
+            bias,
         } = solution;
         // From here on the operator is what a reader of the written file will see.
         round_to(&mut values, Some(&keep), &dtype);
@@ -311,6 +377,18 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
         let zeros = values.iter().filter(|v| **v == 0.0).count();
         let weight = problem.upload(values.clone());
         self.dense.set(pruned, operator, &weight, values)?;
+        if let (Some(change), Some(old)) = (bias, self.dense.bias(operator)?) {
+            let tensor = format!("{}.bias", problem.name);
+            let dtype = self
+                .source
+                .checkpoint
+                .info(&tensor)
+                .map(|info| info.dtype.clone());
+            let mut bias: Vec<f32> = old.iter().zip(change).map(|(old, change)| old + change).collect();
+            round_to(&mut bias, None, &dtype.unwrap_or(StoredDtype::F32));
+            branch.sink.weight(&tensor, &bias, &vec![true; bias.len()])?;
+            self.dense.set_bias(pruned, operator, bias)?;
+        }
         let squared_error = problem.squared_error(weight);
         Ok(OperatorReport {
             name: problem.name.clone(),

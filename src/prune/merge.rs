@@ -5,6 +5,7 @@ use super::shard::Parts;
 use crate::checkpoint::{CheckpointWriter, Model};
 use crate::error::{PruneError, Result};
 use crate::report::{self, Report, StageSeconds};
+use crate::structured;
 use crate::system::Destination;
 use std::path::Path;
 use std::time::Instant;
@@ -31,18 +32,27 @@ pub fn merge(parts: &Parts, model: &Model, output: &Path, overwrite: bool) -> Re
     if covered != layers {
         return Err(refuse(format!("they end at layer {covered} of {layers}")).into());
     }
-    let mut writer = CheckpointWriter::create_at(
-        checkpoint,
-        &Destination::new(output, overwrite).apart_from(parts.folder()),
-    )?;
+    let destination = Destination::new(output, overwrite)
+        .apart_from(parts.folder())
+        .apart_from(model.dir());
+    let mut writer = CheckpointWriter::create_at(checkpoint, &destination)?;
     parts.tensors(|name, bytes| writer.write_stored(name, bytes))?;
     let first = Report {
         output: output.display().to_string(),
         left_out: writer.left_out().to_vec(),
         ..first.report.clone()
     };
-    let report = merged(parts, first, started);
+    let mut report = merged(parts, first, started);
     check_written(writer.partial(), &report.operators)?;
+    if let Some(decision) = report.uncut.take() {
+        let (mut smaller, structure) =
+            structured::cut(model, &writer, &destination, &decision, &mut report.operators)?;
+        report.structure = Some(structure);
+        report.sparsity = report::overall_sparsity(&report.operators);
+        add_report(&mut smaller, &report)?;
+        smaller.finish()?;
+        return Ok(report);
+    }
     add_report(&mut writer, &report)?;
     writer.finish()?;
     Ok(report)

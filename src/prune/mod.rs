@@ -44,6 +44,7 @@ pub use allocation::*;
 pub use comparison::{CompareRun, ComparisonReport};
 pub use devices::prune_on_devices;
 pub use error::PruneError;
+pub(crate) use gather::through;
 pub(crate) use journal::*;
 pub(crate) use limits::Limits;
 pub use merge::merge;

@@ -93,14 +93,20 @@ pub fn prune_branches<B: SolverOps>(
             if dense_needed {
                 hidden = through(&dense, hidden)?;
             }
-            for state in &mut states {
+            for state in states
+                .iter_mut()
+                .filter(|state| !state.branch.config.drops(layer))
+            {
                 state.pass(pruned.as_ref())?;
             }
             if let Some(pruned) = &pruned {
                 after_layer(layer, &|| {
+                    let of = |state: &BranchState<'_, '_, B>| {
+                        (!state.branch.config.drops(layer)).then(|| pruned.clone())
+                    };
                     Ok(Forms {
                         dense: dense.clone(),
-                        pruned: states.iter().map(|_| pruned.clone()).collect(),
+                        pruned: states.iter().map(of).collect(),
                     })
                 })?;
             }
@@ -118,11 +124,11 @@ pub fn prune_branches<B: SolverOps>(
         hidden = run.prune(hidden, dense_needed, &mut states, observer)?;
         let finished = Instant::now();
         after_layer(layer, &|| {
-            let pruned = states.iter().filter_map(|state| state.pruned.as_ref());
+            let pruned = states.iter().map(|state| state.pruned.as_ref());
             Ok(Forms {
                 dense: run.dense.get()?,
                 pruned: pruned
-                    .map(|layer| run.dense.pruned(layer))
+                    .map(|layer| layer.map(|layer| run.dense.pruned(layer)).transpose())
                     .collect::<Result<_>>()?,
             })
         })?;

@@ -4,7 +4,7 @@ use super::run::PruneRun;
 use super::work::Pruned;
 use crate::config::PruneConfig;
 use crate::error::Result;
-use crate::report::{self, EvaluationReport, ModelReport, Report, StageSeconds, program};
+use crate::report::{self, EvaluationReport, ModelReport, Report, StageSeconds, StructureReport, program};
 use crate::text::TokenWindows;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 pub(crate) struct Ran {
     pub(crate) stages: StageSeconds,
     pub(crate) left_out: Vec<String>,
+    pub(crate) structure: Option<StructureReport>,
     pub(crate) output: String,
 }
 
@@ -71,6 +72,8 @@ pub(crate) fn record(run: &PruneRun<'_>, config: &PruneConfig, pruned: Pruned, r
         layer_seconds: pruned.layer_seconds,
         peak_host_bytes: report::peak_host_bytes(),
         left_out: ran.left_out,
+        uncut: pruned.decision.filter(|_| ran.structure.is_none()),
+        structure: ran.structure,
         operators: pruned.operators,
     }
 }
@@ -86,6 +89,7 @@ fn settings(run: &PruneRun<'_>, config: &PruneConfig) -> Value {
         "targets": regex(&config.targets),
         "ignore": regex(&config.ignore),
         "allocation": run.rates.to_string(),
+        "structure": run.structure,
         "seed": run.calibration.seed,
         "batch_tokens": config.batch_tokens,
         "statistics": "per token",

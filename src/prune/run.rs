@@ -4,7 +4,7 @@ use super::plan::StatePlace;
 use super::shard::Shard;
 use super::{Allocation, Rates};
 use crate::checkpoint::Model;
-use crate::config::PruneConfig;
+use crate::config::{PruneConfig, StructureConfig};
 use crate::error::Result;
 use crate::text::TokenWindows;
 use fista_pruner_backends::DeviceSpec;
@@ -24,6 +24,9 @@ pub struct PruneRun<'a> {
     pub config: PruneConfig,
     /// How the zeros are spread over the operators.
     pub rates: Rates,
+    /// Structured pruning: whole channels, heads and layers go, and the output is smaller; what `config` says of patterns does not
+    /// count then.
+    pub structure: Option<StructureConfig>,
     /// The folder to write to.
     pub output: PathBuf,
     /// Whether an earlier output is replaced.
@@ -67,6 +70,7 @@ impl<'a> PruneRun<'a> {
             evaluation: None,
             config,
             rates: Rates::By(Allocation::Uniform),
+            structure: None,
             output: output.into(),
             overwrite: false,
             resume: false,

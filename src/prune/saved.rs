@@ -161,6 +161,7 @@ impl SavedOperator {
             drift,
             drift_gram,
             on_outputs: BTreeMap::new(),
+            mean: None,
             tokens: saved.tokens.unwrap_or(0),
         };
         let mut problem = statistics.problem(&saved.name, matrix(&saved.weight, saved.outputs));

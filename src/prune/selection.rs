@@ -15,7 +15,9 @@ pub fn selected(decoder: &Decoder, config: &PruneConfig) -> Vec<LayerOperator> {
 /// Finds out before any work whether something is selected, and whether the pattern fits all of it.
 pub(crate) fn check_selection(decoder: &Decoder, config: &PruneConfig) -> Result<()> {
     let selected = selected(decoder, config);
-    if selected.is_empty() {
+    // Where layers are left out, that may be all.
+    let leaves_out = config.dropped.as_ref().is_some_and(|dropped| !dropped.is_empty());
+    if selected.is_empty() && !leaves_out {
         return Err(Error::from(ConfigError::Setting {
             setting: "‹targets›/‹ignore›",
             reason: "no operator is selected".into(),

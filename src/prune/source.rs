@@ -108,8 +108,8 @@ pub struct BranchOutcome {
 pub struct Forms<B: SolverOps> {
     /// As it was.
     pub dense: Layer<B>,
-    /// As each branch has pruned it.
-    pub pruned: Vec<Layer<B>>,
+    /// As each branch has pruned it; `None` where the branch leaves it out.
+    pub pruned: Vec<Option<Layer<B>>>,
 }
 
 /// Callback after each decoder layer. It gets the layer's index and a function that returns the layer before and after pruning

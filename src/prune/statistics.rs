@@ -4,7 +4,7 @@
 //! compensated, so that a Gram matrix of many small batches equals that of one large batch to f32's last digits.
 
 use crate::error::{ConfigError, Error, Result, SolverError};
-use crate::solver::{LayerProblem, not_below_zero};
+use crate::solver::{LayerProblem, Means, download, not_below_zero};
 use burn::tensor::Tensor;
 use fista_pruner_backends::{GramSum, SolverOps};
 use std::collections::BTreeMap;
@@ -48,6 +48,9 @@ pub struct Accumulator<B: SolverOps> {
     drift_gram: Option<GramSum<B>>,
     keep_drift: bool,
     on_outputs: Vec<OutputDrift<B>>,
+    /// Sum of `X*` as `[1, n]`, where means are wanted.
+    sum: Option<Sum<B>>,
+    keep_means: bool,
     tokens: usize,
 }
 
@@ -62,6 +65,8 @@ struct OutputDrift<B: SolverOps> {
     product: Option<Sum<B>>,
     /// `‖W (X* − X)‖²_F`.
     energy: f64,
+    /// Sum of `W (X* − X)` as `[1, m]`, where means are wanted.
+    sum: Option<Sum<B>>,
 }
 
 impl<B: SolverOps> Default for Accumulator<B> {
@@ -72,6 +77,8 @@ impl<B: SolverOps> Default for Accumulator<B> {
             drift_gram: None,
             keep_drift: true,
             on_outputs: Vec::new(),
+            sum: None,
+            keep_means: false,
             tokens: 0,
         }
     }
@@ -93,24 +100,65 @@ impl<B: SolverOps> Accumulator<B> {
                     weight,
                     product: None,
                     energy: 0.0,
+                    sum: None,
                 })
                 .collect(),
             ..Self::default()
         }
     }
 
+    /// With the mean of the inputs.
+    pub fn with_means() -> Self {
+        Self {
+            keep_means: true,
+            ..Self::default()
+        }
+    }
+
+    /// For operators of which whole columns go: as [`for_operators`](Self::for_operators), always summed on the outputs, where
+    /// the target may be more than the operator's own, and with the means of inputs and drift.
+    pub fn for_columns(operators: Vec<(String, Tensor<B, 2>)>) -> Self {
+        let on_outputs = operators.into_iter().map(|(name, weight)| OutputDrift {
+            name,
+            weight,
+            product: None,
+            energy: 0.0,
+            sum: None,
+        });
+        Self {
+            keep_drift: false,
+            on_outputs: on_outputs.collect(),
+            ..Self::with_means()
+        }
+    }
+
     /// Adds a batch where the operator's real input is the target's input: `x [tokens, n]`.
     pub fn add(&mut self, x: Tensor<B, 2>) {
         self.tokens += x.dims()[0];
+        if self.keep_means {
+            Sum::add(&mut self.sum, x.clone().sum_dim(0));
+        }
         add_gram(&mut self.gram, x);
     }
 
     /// Adds a batch of dense inputs `dense [tokens, n]` and the inputs that the operator really gets, `real`, of the
     /// same shape and for the same tokens.
     pub fn add_pair(&mut self, dense: Tensor<B, 2>, real: Tensor<B, 2>) {
+        self.add_towards(dense, real, None);
+    }
+
+    /// As [`add_pair`](Self::add_pair); the operators' targets are `W X` and `more` `[tokens, m]`, which counts as drift. Only for
+    /// drifts that are summed on outputs.
+    pub fn add_towards(&mut self, dense: Tensor<B, 2>, real: Tensor<B, 2>, more: Option<Tensor<B, 2>>) {
         let difference = real.clone() - dense;
         for operator in &mut self.on_outputs {
-            let outputs = B::matmul_f32(difference.clone(), operator.weight.clone().transpose());
+            let mut outputs = B::matmul_f32(difference.clone(), operator.weight.clone().transpose());
+            if let Some(more) = more.clone() {
+                outputs = outputs - more;
+            }
+            if self.keep_means {
+                Sum::add(&mut operator.sum, outputs.clone().sum_dim(0));
+            }
             operator.energy += B::inner(outputs.clone(), outputs.clone());
             Sum::add(
                 &mut operator.product,
@@ -146,18 +194,35 @@ impl<B: SolverOps> Accumulator<B> {
                 operator: operator.to_owned(),
             }));
         }
+        let mean = |sum: Sum<B>| sum.sum.mul_scalar(scale);
         let on_outputs = self.on_outputs.into_iter().filter_map(|operator| {
-            let product = operator.product?.sum.mul_scalar(scale);
-            Some((operator.name, (product, operator.energy * scale)))
+            let drift = OutputStatistics {
+                product: mean(operator.product?),
+                energy: operator.energy * scale,
+                mean: operator.sum.map(mean),
+            };
+            Some((operator.name, drift))
         });
         Ok(Statistics {
             gram,
             drift: self.drift.map(|drift| drift.sum.mul_scalar(scale)),
             drift_gram: self.drift_gram.map(per_token),
             on_outputs: on_outputs.collect(),
+            mean: self.sum.map(mean),
             tokens: self.tokens,
         })
     }
+}
+
+/// The drift of one operator, per token.
+#[derive(Debug, Clone)]
+pub struct OutputStatistics<B: SolverOps> {
+    /// `P = W (X* − X) X*ᵀ / p`, `[m, n]`.
+    pub product: Tensor<B, 2>,
+    /// `R = ‖W (X* − X)‖²_F / p`.
+    pub energy: f64,
+    /// The mean of `W (X* − X)`, `[1, m]`, where means were wanted.
+    pub mean: Option<Tensor<B, 2>>,
 }
 
 /// Statistics of one group of operators, per token.
@@ -169,9 +234,10 @@ pub struct Statistics<B: SolverOps> {
     pub drift: Option<Tensor<B, 2>>,
     /// `(X* − X)(X* − X)ᵀ / p`, `[n, n]`; `None` where `X* = X`, or where nobody asked for it.
     pub drift_gram: Option<Tensor<B, 2>>,
-    /// `P = W (X* − X) X*ᵀ / p`, `[m, n]`, and `R = ‖W (X* − X)‖²_F / p` by operator, where they were summed on the outputs;
-    /// else `drift` and `drift_gram` give them.
-    pub on_outputs: BTreeMap<String, (Tensor<B, 2>, f64)>,
+    /// The drift by operator, where it was summed on the outputs; else `drift` and `drift_gram` give it.
+    pub on_outputs: BTreeMap<String, OutputStatistics<B>>,
+    /// The mean of `X*`, `[1, n]`, where means were wanted.
+    pub mean: Option<Tensor<B, 2>>,
     /// `p`.
     pub tokens: usize,
 }
@@ -191,6 +257,7 @@ impl<B: SolverOps> Statistics<B> {
             drift: None,
             drift_gram: None,
             on_outputs: BTreeMap::new(),
+            mean: None,
             tokens: 0,
         }
     }
@@ -202,7 +269,7 @@ impl<B: SolverOps> Statistics<B> {
     pub fn problem(&self, name: &str, weight: Tensor<B, 2>) -> LayerProblem<B> {
         let mut problem = LayerProblem::new(name, weight.clone(), self.gram.clone());
         let drift = match (self.on_outputs.get(name), &self.drift, &self.drift_gram) {
-            (Some(known), _, _) => Some(known.clone()),
+            (Some(known), _, _) => Some((known.product.clone(), known.energy)),
             (None, Some(drift), Some(drift_gram)) => {
                 let energy = B::inner(B::matmul_f32(weight.clone(), drift_gram.clone()), weight.clone());
                 Some((B::matmul_f32(weight.clone(), drift.clone()), energy))
@@ -220,6 +287,21 @@ impl<B: SolverOps> Statistics<B> {
             problem.target_energy = not_below_zero(target);
         }
         problem
+    }
+
+    /// The means that were gathered for an operator with that many outputs.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn means(&self, name: &str, outputs: usize) -> Result<Option<Means>> {
+        let Some(mean) = self.mean.clone() else {
+            return Ok(None);
+        };
+        let drift = self.on_outputs.get(name).and_then(|drift| drift.mean.clone());
+        Ok(Some(Means {
+            input: download(mean)?,
+            drift: drift.map_or(Ok(vec![0.0; outputs]), download)?,
+        }))
     }
 
     /// `K = X X*ᵀ / p` and `X Xᵀ / p`, where they differ from `G` and the drift's Gram matrix was kept.

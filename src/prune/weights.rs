@@ -4,6 +4,7 @@
 use super::Source;
 use crate::checkpoint::Overlay;
 use crate::error::Result;
+use crate::solver::download;
 use burn::tensor::Tensor;
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::{Layer, OperatorSpec};
@@ -49,9 +50,51 @@ impl<'a, B: SolverOps> DenseLayer<'a, B> {
         Ok(Some(Tensor::from_data(data, &self.device)))
     }
 
+    /// The bias `[out]` of one of its operators, where it has one.
+    pub(super) fn bias(&self, operator: &OperatorSpec) -> Result<Option<Vec<f32>>> {
+        if let Some(layer) = &self.resident {
+            return layer.bias(operator.name).map(download).transpose();
+        }
+        let (_, bias) = self.tensors(operator);
+        let checkpoint = self.source.checkpoint;
+        let there = self
+            .source
+            .decoder
+            .layer_tensors(self.layer)
+            .iter()
+            .any(|(name, _)| *name == bias);
+        there
+            .then(|| checkpoint.read(&bias, &[operator.out_features]))
+            .transpose()
+    }
+
+    /// Puts another bias `[out]` into `layer`.
+    pub(super) fn set_bias(
+        &self,
+        layer: &mut PrunedLayer<'a, B>,
+        operator: &OperatorSpec,
+        bias: Vec<f32>,
+    ) -> Result<()> {
+        match layer {
+            PrunedLayer::Resident(layer) => {
+                let data = burn::tensor::TensorData::new(bias, [operator.out_features]);
+                layer.set_bias(operator.name, Tensor::from_data(data, &self.device));
+            }
+            PrunedLayer::Offloaded(overlay) => {
+                overlay.set(&self.tensors(operator).1, [operator.out_features], bias);
+            }
+        }
+        Ok(())
+    }
+
     fn tensor(&self, operator: &OperatorSpec) -> String {
+        self.tensors(operator).0
+    }
+
+    /// Names of its weight and its bias.
+    fn tensors(&self, operator: &OperatorSpec) -> (String, String) {
         let name = self.source.decoder.operator_name(self.layer, operator.name);
-        format!("{name}.weight")
+        (format!("{name}.weight"), format!("{name}.bias"))
     }
 
     /// The layer as it is before anything of it is pruned.

@@ -8,11 +8,12 @@ use super::{
     prune_on_devices,
 };
 use crate::checkpoint::Model;
-use crate::config::PruneConfig;
+use crate::config::{PruneConfig, StructureConfig};
 use crate::error::Result;
 use crate::eval::{Along, PerplexityScore as Score};
 use crate::progress::Observer;
-use crate::report::{LayerSeconds, OperatorReport, StageSeconds};
+use crate::report::{Decision, LayerSeconds, OperatorReport, StageSeconds};
+use crate::structured;
 use crate::text::TokenWindows;
 use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps};
 use fista_pruner_models::TensorSource;
@@ -27,6 +28,7 @@ pub(crate) struct Work<'a, 'w> {
     pub(crate) evaluation: &'a [Vec<u32>],
     pub(crate) config: &'a mut PruneConfig,
     pub(crate) allocation: Allocation,
+    pub(crate) structure: Option<&'a StructureConfig>,
     /// The layers to prune.
     pub(crate) layers: Range<usize>,
     /// What an earlier run has done of it.
@@ -50,6 +52,8 @@ pub(crate) struct Pruned {
     /// Layers that an earlier run had finished, and the seconds they took it.
     pub(crate) earlier_layers: usize,
     pub(crate) earlier_seconds: f64,
+    /// What structured pruning was decided on.
+    pub(crate) decision: Option<Decision>,
 }
 
 impl DeviceJob for Work<'_, '_> {
@@ -79,6 +83,21 @@ impl DeviceJob for Work<'_, '_> {
             };
             self.seconds.allocation = started.elapsed().as_secs_f64();
         }
+        let mut decision = None;
+        if let Some(asked) = self.structure {
+            let started = Instant::now();
+            let decided = match earlier.decided.take() {
+                Some(decided) => decided,
+                None => {
+                    let decided = structured::decide::<B>(source, self.config, asked, device, self.observer)?;
+                    self.output.journal.decided(&decided)?;
+                    decided
+                }
+            };
+            decided.apply(asked, source.decoder, self.config);
+            decision = Some(decided.decision);
+            self.seconds.allocation = started.elapsed().as_secs_f64();
+        }
         let finished = earlier.finished(&self.layers);
         let mut loop_ = Loop {
             source,
@@ -104,6 +123,7 @@ impl DeviceJob for Work<'_, '_> {
                 .map(|[dense, pruned]| (dense, pruned)),
             earlier_layers: finished.len(),
             earlier_seconds: 0.0,
+            decision,
         };
         for FinishedLayer {
             operators, seconds, ..

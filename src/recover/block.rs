@@ -116,14 +116,24 @@ pub(super) fn run<B: SolverOps>(
             layers,
             operators: 0,
         });
-        let teacher = dense_model
-            .decoder
-            .layer::<B>(layer, &dense_model.checkpoint, device)?;
+        let teacher = |number| {
+            dense_model
+                .decoder
+                .layer::<B>(number, &dense_model.checkpoint, device)
+        };
+        let from = job.kept_layers.map_or(layer, |kept| kept[layer]);
+        // Layers that are gone count to what the MLP before them is to give.
+        let until = job
+            .kept_layers
+            .map_or(layer + 1, |kept| match kept.get(layer + 1) {
+                Some(next) => *next,
+                None => dense_model.decoder.config().num_layers(),
+            });
         let student = job
             .pruned
             .decoder
             .layer::<B>(layer, &job.pruned.checkpoint, device)?;
-        let operators = layer_operators(job.pruned, layer)?;
+        let operators = layer_operators(job, layer)?;
         let mut run = LayerRun {
             config,
             device,
@@ -141,8 +151,13 @@ pub(super) fn run<B: SolverOps>(
             run.restore(&progress)?;
         }
         let mut curves = Vec::new();
+        let own = teacher(from)?;
         for part in Part::BOTH {
-            dense = each::<B, _, _>(device, dense, |h| Ok(part.apply(&teacher, h)))?;
+            dense = each::<B, _, _>(device, dense, |h| Ok(part.apply(&own, h)))?;
+            for gone in (from + 1..until).filter(|_| part == Part::Mlp) {
+                let gone = teacher(gone)?;
+                dense = each::<B, _, _>(device, dense, |h| Ok(gone.forward(h)))?;
+            }
             if layer >= resumed {
                 curves.extend(run.train(part, &real, &dense)?);
             }

@@ -5,6 +5,7 @@ use crate::checkpoint::Model;
 use crate::error::{Error, Result, SolverError};
 use crate::eval::head_nll;
 use crate::prune::token_batches;
+use crate::report::Report;
 use burn::tensor::Tensor;
 use fista_pruner_backends::SolverOps;
 use std::path::Path;
@@ -16,12 +17,22 @@ pub struct RecoverJob<'a> {
     pub pruned: &'a Model,
     /// The dense model that it was made from, for [`Recovery::Block`].
     pub dense: Option<&'a Model>,
+    /// Of a structurally pruned model the layers of the dense one that it has kept: all of its operators are trained then, not only
+    /// those with zeros. See [`kept_layers`].
+    pub kept_layers: Option<&'a [usize]>,
     /// Token windows, all of one length.
     pub windows: &'a [Vec<u32>],
     /// How.
     pub recovery: &'a Recovery,
     /// A folder for what is done, in which an interrupted run finds it again; see [`remove_checkpoints`](super::remove_checkpoints).
     pub checkpoints: Option<&'a Path>,
+}
+
+/// The layers of the dense model that a structurally pruned one has kept, as the report beside it says.
+pub fn kept_layers(model: &Model) -> Option<Vec<usize>> {
+    let (report, _) = Report::open(model.dir()).ok()?;
+    let kept: Vec<usize> = report.structure?.kept.iter().map(|kept| kept.layer).collect();
+    (kept.len() == model.decoder.config().num_layers()).then_some(kept)
 }
 
 /// A loss that can be made smaller.

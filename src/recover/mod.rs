@@ -47,6 +47,7 @@
 //! let job = RecoverJob {
 //!     pruned: &pruned,
 //!     dense: None,
+//!     kept_layers: None,
 //!     windows: &windows,
 //!     recovery: &recovery,
 //!     checkpoints: None,
@@ -75,7 +76,7 @@ mod zeroth;
 
 pub use checkpoints::remove_checkpoints;
 pub use config::{BlockConfig, MezoConfig, Recovery, SppConfig, SubzeroConfig};
-pub use job::RecoverJob;
+pub use job::{RecoverJob, kept_layers};
 pub use recovery::recover;
 pub use report::{Curve, FILE_NAME, Recovered, RecoveryEvaluation, RecoveryReport, VERSION};
 pub use run::RecoverRun;

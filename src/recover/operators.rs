@@ -1,6 +1,7 @@
 //! The operators of a layer on the host: their weights as stored, and which of them survive.
 
-use crate::checkpoint::{Model, StoredDtype, round_to};
+use super::RecoverJob;
+use crate::checkpoint::{StoredDtype, round_to};
 use crate::error::{ConfigError, Error, Result};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData};
@@ -60,8 +61,10 @@ impl Operator {
     }
 }
 
-/// The operators of a layer that have zeros, in the order of evaluation. One without was left dense on purpose.
-pub(super) fn layer_operators(model: &Model, layer: usize) -> Result<Vec<Operator>> {
+/// The operators of a layer that are trained, in the order of evaluation: those that have zeros, as one without was left dense on
+/// purpose; all where whole units went.
+pub(super) fn layer_operators(job: &RecoverJob<'_>, layer: usize) -> Result<Vec<Operator>> {
+    let model = job.pruned;
     let mut found = Vec::new();
     for (index, operator) in model.decoder.operators().enumerate() {
         if operator.layer != layer {
@@ -71,7 +74,7 @@ pub(super) fn layer_operators(model: &Model, layer: usize) -> Result<Vec<Operato
         let dtype = model.checkpoint.expect(&tensor, &shape)?.dtype.clone();
         let values = model.checkpoint.read(&tensor, &shape)?;
         let keep: Vec<bool> = values.iter().map(|v| *v != 0.0).collect();
-        if keep.contains(&false) {
+        if keep.contains(&false) || job.kept_layers.is_some() {
             found.push(Operator {
                 name: operator.spec.name,
                 index,
@@ -88,9 +91,9 @@ pub(super) fn layer_operators(model: &Model, layer: usize) -> Result<Vec<Operato
 }
 
 /// Finds out whether there is anything to adapt.
-pub(super) fn check_zeros(model: &Model) -> Result<()> {
-    for layer in 0..model.decoder.config().num_layers() {
-        if !layer_operators(model, layer)?.is_empty() {
+pub(super) fn check_zeros(job: &RecoverJob<'_>) -> Result<()> {
+    for layer in 0..job.pruned.decoder.config().num_layers() {
+        if !layer_operators(job, layer)?.is_empty() {
             return Ok(());
         }
     }

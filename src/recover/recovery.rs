@@ -27,9 +27,9 @@ pub fn recover<B: SolverOps>(
         job.pruned.decoder.head_weight()?;
     }
     if let Some(dense) = job.dense {
-        check_same_shape(job.pruned, dense)?;
+        check_same_shape(job.pruned, dense, job.kept_layers)?;
     }
-    operators::check_zeros(job.pruned)?;
+    operators::check_zeros(&job)?;
     let mut counting = Counting::new(sink);
     let (loss, (curves, resumed)) = match job.recovery {
         Recovery::Block(config) => (
@@ -63,8 +63,9 @@ pub fn recover<B: SolverOps>(
     })
 }
 
-/// Whether both models are of one family and have the same operators and tokens.
-fn check_same_shape(pruned: &Model, dense: &Model) -> Result<()> {
+/// Whether both models are of one family and have the same operators and tokens; of a structurally pruned one, whether the dense one
+/// has its layers and their residual stream.
+fn check_same_shape(pruned: &Model, dense: &Model, kept: Option<&[usize]>) -> Result<()> {
     let of = |model: &Model| -> Vec<_> {
         let operators = model.decoder.operators();
         operators
@@ -76,6 +77,12 @@ fn check_same_shape(pruned: &Model, dense: &Model) -> Result<()> {
         format!("is of family `{}`, and not `{}`", its.family(), ours.family())
     } else if ours.vocab_size() != its.vocab_size() {
         format!("has {} tokens, and not {}", its.vocab_size(), ours.vocab_size())
+    } else if let Some(kept) = kept {
+        let reaches = kept.iter().max().is_some_and(|last| *last < its.num_layers());
+        if reaches && ours.hidden_size() == its.hidden_size() {
+            return Ok(());
+        }
+        "has fewer layers, or another width between them".to_owned()
     } else if of(pruned) != of(dense) || ours.num_heads() != its.num_heads() {
         "has linear layers of other names, shapes or heads".to_owned()
     } else {

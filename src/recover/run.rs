@@ -2,8 +2,8 @@
 //! report.
 
 use super::{
-    FILE_NAME, RecoverJob, Recovered, Recovery, RecoveryEvaluation, RecoveryReport, VERSION, recover,
-    remove_checkpoints,
+    FILE_NAME, RecoverJob, Recovered, Recovery, RecoveryEvaluation, RecoveryReport, VERSION, kept_layers,
+    recover, remove_checkpoints,
 };
 use crate::checkpoint::{Checkpoint, CheckpointWriter, Model};
 use crate::config::PruneConfig;
@@ -143,9 +143,11 @@ impl DeviceJob for Work<'_, '_> {
 
     fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
         let Self { run, observer, .. } = self;
+        let kept = kept_layers(run.pruned);
         let job = RecoverJob {
             pruned: run.pruned,
             dense: run.dense,
+            kept_layers: kept.as_deref(),
             windows: &run.calibration.ids,
             recovery: &run.recovery,
             checkpoints: self.checkpoints,

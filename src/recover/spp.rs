@@ -212,7 +212,7 @@ impl<'a, B: SolverOps> Run<'a, B> {
     ) -> Result<Self> {
         let (mut factors, mut places) = (Vec::new(), BTreeMap::new());
         for layer in 0..job.pruned.decoder.config().num_layers() {
-            for operator in layer_operators(job.pruned, layer)? {
+            for operator in layer_operators(job, layer)? {
                 places.insert(operator.index, factors.len());
                 factors.push(Factors::new(&operator, config, device));
             }
@@ -236,7 +236,7 @@ impl<'a, B: SolverOps> Run<'a, B> {
     fn layer(&self, layer: usize, stored: bool) -> Result<(Layer<B>, Vec<Operator>)> {
         let model = self.job.pruned;
         let mut built = model.decoder.layer::<B>(layer, &model.checkpoint, self.device)?;
-        let operators = layer_operators(model, layer)?;
+        let operators = layer_operators(self.job, layer)?;
         for operator in &operators {
             let weight = built.weight(operator.name).ok_or_else(|| operator.lost())?;
             let (rows, columns) = self.of(operator);
@@ -442,6 +442,7 @@ mod tests {
             let job = RecoverJob {
                 pruned: &model,
                 dense: None,
+                kept_layers: None,
                 windows: &windows,
                 recovery: &recovery,
                 checkpoints: None,

@@ -229,7 +229,7 @@ impl<B: SolverOps> Run<'_, B> {
 
     /// A layer's operators and their weights after all steps.
     fn layer(&self, layer: usize, weights: Weights) -> Result<(Vec<Operator>, Vec<Vec<f32>>)> {
-        let mut operators = layer_operators(self.job.pruned, layer)?;
+        let mut operators = layer_operators(self.job, layer)?;
         let (mut values, from) = match self.folder.read_layer(layer, &operators)? {
             Some(stored) => stored,
             None => (
@@ -268,7 +268,7 @@ impl<B: SolverOps> Run<'_, B> {
     fn write(&self, old: bool, sink: &mut dyn WeightSink) -> Result<()> {
         for layer in 0..self.job.pruned.decoder.config().num_layers() {
             if old {
-                for operator in layer_operators(self.job.pruned, layer)? {
+                for operator in layer_operators(self.job, layer)? {
                     sink.weight(&operator.tensor, &operator.values, &operator.keep)?;
                 }
             } else {

@@ -5,7 +5,10 @@ mod error;
 pub mod html;
 mod record;
 mod seconds;
+mod structure;
 
 pub use error::ReportError;
 pub use record::*;
 pub use seconds::{LayerSeconds, StageSeconds};
+pub(crate) use structure::ranges;
+pub use structure::{Decision, KeptReport, ShapeReport, StructureReport, TriedShape};

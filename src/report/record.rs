@@ -1,6 +1,6 @@
 //! The record of a run: what went in, what was done to every operator, what came out.
 
-use super::{LayerSeconds, ReportError, StageSeconds};
+use super::{Decision, LayerSeconds, ReportError, StageSeconds, StructureReport};
 use crate::checkpoint::Model;
 use crate::config::Pattern;
 use crate::error::{Error, Result};
@@ -99,6 +99,12 @@ pub struct Report {
     pub peak_host_bytes: Option<u64>,
     /// Files and folders of the source that were not copied: they hold the dense weights, or are no part of the model.
     pub left_out: Vec<String>,
+    /// What structured pruning has removed: the output is smaller by it.
+    #[serde(flatten)]
+    pub structure: Option<StructureReport>,
+    /// What structured pruning was decided on, in a part: its weights are cut when the parts are merged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncut: Option<Decision>,
     /// Each pruned operator, in the order of pruning.
     pub operators: Vec<OperatorReport>,
 }

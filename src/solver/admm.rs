@@ -122,7 +122,10 @@ impl<B: SolverOps> Operator<B> {
     fn new(scaled: LayerProblem<B>, pattern: Pattern, threshold: ComparisonGroup) -> Self {
         let (m, n) = scaled.shape();
         let selection = match (pattern, threshold) {
-            (Pattern::Unstructured(_), ComparisonGroup::Matrix) => Selection::AllBut(pattern.zeros(m, n)),
+            // Columns have a solver of their own.
+            (Pattern::Columns { .. }, _) | (Pattern::Unstructured(_), ComparisonGroup::Matrix) => {
+                Selection::AllBut(pattern.zeros(m, n))
+            }
             (Pattern::Unstructured(_), ComparisonGroup::Row) => {
                 Selection::AllButInRow(pattern.zeros(m, n) / m)
             }

@@ -21,6 +21,7 @@
 //! ```
 
 pub mod admm;
+pub(crate) mod columns;
 mod error;
 pub mod fista;
 mod inverse;
@@ -36,9 +37,10 @@ mod together;
 pub mod wanda;
 mod warm_start;
 
+pub(crate) use columns::unit_scores;
 pub use error::SolverError;
-pub use problem::LayerProblem;
 pub(crate) use problem::{CHUNK, download, not_below_zero};
+pub use problem::{LayerProblem, Means};
 pub use solution::{Round, Solution, SolveInfo, StopReason};
 pub(crate) use together::Together;
 pub use together::solve;

@@ -26,6 +26,7 @@ pub fn polish<B: SolverOps>(
         values,
         keep,
         mut info,
+        ..
     } = solution;
     let start = problem.upload(values);
     let ones = keep.par_iter().with_min_len(CHUNK);

@@ -23,6 +23,21 @@ pub struct LayerProblem<B: SolverOps> {
     pub target_energy: f64,
     /// Different calibration tokens behind `G`; `None` where that is not known.
     pub tokens: Option<usize>,
+    /// Means of inputs and of the output's drift, where they were gathered.
+    pub means: Option<Means>,
+    /// Whether `G`, `P` and `R` are those of inputs and outputs less their means: the operator's bias takes care of these.
+    pub centred: bool,
+    /// One number a block of columns, from elsewhere: the larger, the less it may go.
+    pub scores: Option<Vec<f32>>,
+}
+
+/// Means over the calibration tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Means {
+    /// Of `X*`, `[n]`.
+    pub input: Vec<f32>,
+    /// Of `W (X* − X)`, `[m]`.
+    pub drift: Vec<f32>,
 }
 
 impl<B: SolverOps> LayerProblem<B> {
@@ -38,7 +53,33 @@ impl<B: SolverOps> LayerProblem<B> {
             drift_energy: 0.0,
             target_energy,
             tokens: None,
+            means: None,
+            centred: false,
+            scores: None,
         }
+    }
+
+    /// The problem of an operator whose bias changes with its weight, so that only deviations from the means are left to fit:
+    /// `G − μ μᵀ`, `P − d μᵀ` and, with the drift's mean made good as well, `R − ‖d‖²`.
+    #[must_use]
+    pub fn centred(mut self, drift_too: bool) -> Self {
+        let Some(means) = self.means.clone().filter(|_| !self.centred) else {
+            return self;
+        };
+        let (m, n) = self.shape();
+        let device = self.weight.device();
+        let row = |values: &[f32], shape: [usize; 2]| {
+            Tensor::<B, 2>::from_data(TensorData::new(values.to_vec(), shape), &device)
+        };
+        let (mu, d) = (row(&means.input, [1, n]), row(&means.drift, [m, 1]));
+        self.gram = self.gram - B::matmul_f32(mu.clone().transpose(), mu.clone());
+        self.drift = self.drift.map(|drift| drift - B::matmul_f32(d, mu));
+        if drift_too {
+            let energy: f64 = means.drift.iter().map(|d| f64::from(*d).powi(2)).sum();
+            self.drift_energy = not_below_zero(self.drift_energy - energy);
+        }
+        self.centred = true;
+        self
     }
 
     /// `(m, n)`: outputs and inputs.

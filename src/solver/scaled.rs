@@ -57,6 +57,9 @@ fn in_columns<B: SolverOps>(
         drift_energy: problem.drift_energy,
         target_energy: problem.target_energy,
         tokens: problem.tokens,
+        means: None,
+        centred: problem.centred,
+        scores: None,
     }
 }
 

@@ -44,7 +44,7 @@ pub struct SolveInfo {
     pub iterations: usize,
     /// Why it stopped.
     pub stop_reason: StopReason,
-    /// Relative squared error of the warm start, where there is one.
+    /// Relative squared error of the warm start, where there is one; of whole columns, that before the refit.
     pub warm_start_error: Option<f64>,
     /// Rounds of Algorithm 1.
     pub rounds: Vec<Round>,
@@ -79,6 +79,8 @@ pub struct Solution {
     pub keep: Vec<bool>,
     /// What the solver did.
     pub info: SolveInfo,
+    /// What is added to the operator's bias `[m]`, where that changes too.
+    pub bias: Option<Vec<f32>>,
 }
 
 impl Solution {
@@ -88,7 +90,12 @@ impl Solution {
         pairs
             .filter(|(_, keep)| !**keep)
             .for_each(|(value, _)| *value = 0.0);
-        Self { values, keep, info }
+        Self {
+            values,
+            keep,
+            info,
+            bias: None,
+        }
     }
 }
 
@@ -100,5 +107,6 @@ pub(crate) fn dense<B: SolverOps>(problem: &LayerProblem<B>) -> Result<Solution>
         values,
         keep,
         info: SolveInfo::direct(),
+        bias: None,
     })
 }

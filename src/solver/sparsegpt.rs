@@ -80,7 +80,7 @@ pub fn prune<B: SolverOps>(
 fn block_width(block: usize, pattern: Pattern) -> usize {
     match pattern {
         Pattern::NOfM { m, .. } => (block / m).max(1) * m,
-        Pattern::Unstructured(_) => block,
+        Pattern::Unstructured(_) | Pattern::Columns { .. } => block,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::ridge::with_ridge;
 use super::solution::dense;
-use super::{LayerProblem, Solution, SolverError, admm, fista, magnitude, polish, sparsegpt, wanda};
+use super::{LayerProblem, Solution, SolverError, admm, columns, fista, magnitude, polish, sparsegpt, wanda};
 use crate::config::{ComparisonGroup, Method, Pattern, SolverConfig};
 use crate::error::{Error, Result};
 use burn::tensor::{Tensor, TensorData};
@@ -74,7 +74,8 @@ impl<B: SolverOps> Together<B> {
         let mut sparse = Vec::new();
         for (index, (problem, pattern)) in self.problems.iter().zip(patterns).enumerate() {
             let (m, n) = problem.shape();
-            let whole = pattern.zeros(m, n) == 0;
+            // Whole columns may be fitted to something else even where all stay.
+            let whole = pattern.zeros(m, n) == 0 && !matches!(pattern, Pattern::Columns { .. });
             solutions.push(whole.then(|| dense(problem)).transpose()?);
             if !whole {
                 sparse.push(index);
@@ -109,6 +110,9 @@ impl<B: SolverOps> Together<B> {
                 .map(|(problem, pattern)| solve(problem, *pattern))
                 .collect::<Result<Vec<_>>>()
         };
+        if let Some(columns) = &config.columns {
+            return each(&|p, pattern| columns::prune(p, pattern, columns, config.ridge));
+        }
         let mut held = None;
         let chosen = match config.method {
             Method::Magnitude => each(&|p, pattern| {

@@ -63,6 +63,13 @@ OPERATOR = re.compile(
 # How the sign is taken off, for counting zeros in stored bytes.
 UNSIGNED = {"F16": ("<u2", 0x7FFF), "BF16": ("<u2", 0x7FFF), "F32": ("<u4", 0x7FFF_FFFF)}
 
+# Structured pruning in every way; heads where the family has them.
+SHRUNK = {
+    "less mlp": ["--units", "mlp", "--remove", "0.3"],
+    "less heads": ["--units", "heads,mlp", "--remove", "0.3"],
+    "less layers": ["--units", "layers", "--remove", "0.33"],
+}
+
 DEMO_PROMPTS = ["Once upon a time", "The little dog was sad because", "Tom and Mia went to the park."]
 
 
@@ -111,7 +118,7 @@ def words(vocabulary):
 def fixture(folder, work):
     """A copy of a fixture with a tokenizer, and with ids of its own beside those that it came with."""
     copy = work / "dense" / folder.name
-    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("expected.safetensors"))
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("expected*.safetensors"))
     config = json.loads((copy / "config.json").read_text())
     vocabulary = config["vocab_size"]
     (copy / "tokenizer.json").write_text(json.dumps(words(vocabulary)))
@@ -469,6 +476,31 @@ def check_source(program, source, work):
                 row("in memory", lambda: same_zeros(model, found[0]))
         row("tidy", lambda: check_tidy(source, output, digest))
         yield row
+    yield from check_shrunk(program, source, calibration, work)
+
+
+def check_shrunk(program, source, calibration, work):
+    """Structured pruning: a smaller model of the same family, that transformers takes as it is."""
+    family = json.loads((source.folder / "config.json").read_text())["model_type"]
+    for variant, options in SHRUNK.items():
+        if family == "opt" and "heads" in options[1]:
+            continue
+        row = Row(source.name, variant)
+        output = work / "shrunk" / source.name / variant.replace(" ", "-")
+        started = time.monotonic()
+        run = [*source.arguments, "--output", output, "--calibration", calibration, *options]
+        if row("prune", lambda: program("shrink", *run), lambda _: f"{time.monotonic() - started:.1f} s") is not None:
+            model = check_variant(program, source, output, ["--model", output], row, work)
+            if model is not None:
+                row("logits diff", lambda: check_sizes(model, output))
+        yield row
+
+
+def check_sizes(model, output):
+    """As many parameters as the report says."""
+    report = json.loads((output / "pruning_report.json").read_text())
+    found = sum(p.numel() for p in model.parameters())
+    expect(found == report["parameters_after"], f"{found} parameters instead of {report['parameters_after']}")
 
 
 def check_tidy(source, output, digest):

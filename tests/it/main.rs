@@ -32,6 +32,7 @@ mod report;
 #[cfg(unix)]
 mod resume;
 mod shards;
+mod shrink;
 #[cfg(unix)]
 mod signals;
 mod smollm2;

@@ -23,7 +23,7 @@ struct Writer {
     inputs: &'static [&'static str],
 }
 
-const WRITERS: [Writer; 14] = [
+const WRITERS: [Writer; 15] = [
     Writer {
         line: "prune --model model --calibration ids.safetensors --method magnitude --output OUT",
         kind: Kind::Folder,
@@ -44,6 +44,11 @@ const WRITERS: [Writer; 14] = [
         line: "prune --model model --calibration ids.safetensors --shard 1/2 --output OUT",
         kind: Kind::Files,
         inputs: &["model", "ids.safetensors"],
+    },
+    Writer {
+        line: "shrink --model model --calibration ids.safetensors --eval-data more.safetensors --method magnitude --output OUT",
+        kind: Kind::Folder,
+        inputs: &["model", "ids.safetensors", "more.safetensors"],
     },
     Writer {
         line: "merge --parts parts --model model --output OUT",

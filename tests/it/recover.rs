@@ -105,6 +105,7 @@ fn run(
     let job = RecoverJob {
         pruned: &sparse,
         dense: matches!(recovery, Recovery::Block(_)).then_some(&dense),
+        kept_layers: None,
         windows: &windows,
         recovery,
         checkpoints,

@@ -202,7 +202,7 @@ fn the_plan_knows_the_memory() {
 #[cfg(unix)]
 fn a_layer_of_70b_fits_a_40_gb_device() {
     use fista_pruner::checkpoint::Model;
-    use fista_pruner::config::{Pattern, Propagation, PruneConfig, SolverConfig};
+    use fista_pruner::config::{Pattern, PruneConfig, SolverConfig};
     use fista_pruner::prune::plan::{Room, StatePlace, plan};
     use serde_json::json;
     use std::io::Write;
@@ -257,15 +257,7 @@ fn a_layer_of_70b_fits_a_40_gb_device() {
     file.set_len(8 + header.len() as u64 + end).unwrap();
 
     let model = Model::open(&workspace.path("model")).unwrap();
-    let config = PruneConfig {
-        pattern: Pattern::unstructured(0.5).unwrap(),
-        patterns: Default::default(),
-        solver: SolverConfig::best(None),
-        propagation: Propagation::INTRA,
-        targets: None,
-        ignore: None,
-        batch_tokens: PruneConfig::BATCH_TOKENS,
-    };
+    let config = PruneConfig::new(Pattern::unstructured(0.5).unwrap(), SolverConfig::best(None));
     let at = |states: StatePlace, offload: bool| {
         let room = Room {
             tokens: 128 * 2048,

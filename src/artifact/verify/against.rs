@@ -2,9 +2,10 @@
 
 use super::findings::{Kind, Verification};
 use crate::checkpoint::plain::PlainShard;
-use crate::checkpoint::{Checkpoint, file_names, holds_weights, side_files};
+use crate::checkpoint::{Checkpoint, Cut, file_names, holds_weights, side_files};
 use crate::error::{Error, Result};
-use crate::report;
+use crate::report::{self, StructureReport};
+use fista_pruner_models::RopePrecision;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -21,7 +22,75 @@ pub(super) fn compare(
 ) -> Result<()> {
     compare_tensors(output, source, may_differ, found)?;
     compare_files(output, source, found)?;
-    compare_side_files(output, source, found)
+    compare_side_files(output, source, None, found)
+}
+
+/// As [`compare`], for an output that structured pruning has made smaller: what is compared is what stays of the source.
+///
+/// # Errors
+/// When the source cannot be read.
+pub(super) fn compare_cut(
+    output: &Checkpoint,
+    source: &Checkpoint,
+    structure: &StructureReport,
+    may_differ: &BTreeSet<String>,
+    found: &mut Verification,
+) -> Result<()> {
+    let cut = match Cut::of_report(&source.decoder(RopePrecision::F32)?, structure) {
+        Ok(cut) => cut,
+        Err(error) => {
+            found.problem(
+                Kind::Report,
+                report::FILE_NAME,
+                format!("it does not fit the source: {error}"),
+            );
+            return Ok(());
+        }
+    };
+    let mut expected = BTreeSet::new();
+    for (name, before) in source.tensors() {
+        let Some((name, piece)) = cut.piece(name) else {
+            continue;
+        };
+        expected.insert(name.clone());
+        let shape = piece.shape(&before.shape);
+        match output.info(&name) {
+            None => found.problem(Kind::Tensors, &name, "the source has it, and it is missing"),
+            Some(after) if after.shape != shape => {
+                let message = format!(
+                    "its shape is {:?}, and {shape:?} is what stays of the source's",
+                    after.shape
+                );
+                found.problem(Kind::Shape, &name, message);
+            }
+            Some(after) if after.dtype != before.dtype => {
+                let message = format!(
+                    "it is stored as {}, in the source as {}",
+                    after.dtype, before.dtype
+                );
+                found.problem(Kind::Dtype, &name, message);
+            }
+            Some(_) => {
+                let Ok(bytes) = output.raw(&name) else {
+                    continue;
+                };
+                let size = (before.dtype.bits().unwrap_or(0) / 8) as usize;
+                let same = bytes == piece.select(&source.raw(&piece.name)?, &before.shape, size);
+                found.tensors_compared += 1;
+                if !same && !may_differ.contains(&name) {
+                    found.problem(
+                        Kind::Content,
+                        &name,
+                        "it was not to be fitted, and differs from what stays of the source's",
+                    );
+                }
+            }
+        }
+    }
+    for (name, _) in output.tensors().filter(|(name, _)| !expected.contains(*name)) {
+        found.problem(Kind::Tensors, name, "the source has no such tensor");
+    }
+    compare_side_files(output, source, Some(&cut.config_json(source)?), found)
 }
 
 fn compare_tensors(
@@ -127,7 +196,13 @@ fn notes(shard: &PlainShard) -> BTreeMap<&String, &String> {
     metadata.filter(|(key, _)| *key != "format").collect()
 }
 
-fn compare_side_files(output: &Checkpoint, source: &Checkpoint, found: &mut Verification) -> Result<()> {
+/// `config` is what config.json should hold, where that is not the source's.
+fn compare_side_files(
+    output: &Checkpoint,
+    source: &Checkpoint,
+    config: Option<&[u8]>,
+    found: &mut Verification,
+) -> Result<()> {
     let (before, left_out) = side_files(source)?;
     let before: BTreeSet<String> = before.into_iter().collect();
     let after: BTreeSet<String> = side_files(output)?.0.into_iter().collect();
@@ -145,6 +220,7 @@ fn compare_side_files(output: &Checkpoint, source: &Checkpoint, found: &mut Veri
         }
         found.files_compared += 1;
         match read(output.dir()) {
+            Ok(content) if name == "config.json" && config.is_some_and(|config| config == content) => {}
             Ok(content) if content == read(source.dir())? => {}
             Ok(_) => found.problem(Kind::SideFile, name, "it differs from the source's"),
             Err(error) => found.problem(Kind::SideFile, name, error.to_string()),

@@ -11,10 +11,10 @@ pub use findings::{Kind, Problem, Verification};
 use crate::checkpoint::{Checkpoint, StoredDtype};
 use crate::config::Pattern;
 use crate::error::{Error, PatternError, Result};
-use crate::report;
+use crate::report::{self, StructureReport};
 use fista_pruner_models::{Decoder, RopePrecision};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// What of `pruning_report.json` is checked.
@@ -25,6 +25,8 @@ struct Reported {
     settings: ReportedSettings,
     sparsity: f64,
     operators: Vec<ReportedOperator>,
+    #[serde(flatten)]
+    structure: Option<StructureReport>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,8 +102,26 @@ fn check(output: &Checkpoint, source: Option<&Checkpoint>, found: &mut Verificat
         found.note("no pattern was checked: there is no report, and no pattern was given");
     }
     if let Some(source) = source {
-        let may_differ = pruned.keys().cloned().collect();
-        against::compare(output, source, &may_differ, found)?;
+        let mut may_differ: BTreeSet<String> = pruned.keys().cloned().collect();
+        match reported.and_then(|reported| reported.structure) {
+            Some(structure) => {
+                // A refit moves biases too, and a recovery all operators.
+                let biases = may_differ
+                    .iter()
+                    .filter_map(|name| Some(format!("{}.bias", name.strip_suffix(".weight")?)));
+                may_differ.extend(biases.collect::<Vec<_>>());
+                if output.dir().join(crate::recover::FILE_NAME).exists() {
+                    may_differ.extend(
+                        decoder
+                            .iter()
+                            .flat_map(Decoder::operators)
+                            .map(|operator| operator.weight()),
+                    );
+                }
+                against::compare_cut(output, source, &structure, &may_differ, found)?;
+            }
+            None => against::compare(output, source, &may_differ, found)?,
+        }
     }
     Ok(())
 }

@@ -270,6 +270,8 @@ impl Shapes<'_> {
         };
         // Tenths of them on the device, and how many on the host beside it.
         let (tenths, host_matrices) = match (self.config.solver.method, self.room.device_is_host) {
+            // In f64 on the host: the Gram matrix, what is factorised, its inverse, and what that is made of.
+            _ if self.config.solver.columns.is_some() => (10, 9),
             // Scaled Gram matrix and inverse; the host's own, what it factorises, and the next inverse.
             (Method::Admm, true) => (20, 3),
             // Scaled Gram matrix, the inverse, and of a Newton-Schulz step the residual, a product and the half of another.

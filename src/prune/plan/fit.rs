@@ -111,6 +111,7 @@ mod tests {
             host_bytes: host,
             free_host_bytes: None,
             seconds: None,
+            structure: None,
         }
     }
 

@@ -13,7 +13,7 @@ pub use probe::{PlannedSeconds, Probe};
 pub use room::{Room, StatePlace};
 
 use crate::checkpoint::Checkpoint;
-use crate::config::PruneConfig;
+use crate::config::{PruneConfig, Shape};
 use crate::error::Result;
 use crate::prune::selected;
 use crate::report;
@@ -64,6 +64,26 @@ pub struct Plan {
     pub free_host_bytes: Option<u64>,
     /// Seconds it will take, where they were measured.
     pub seconds: Option<PlannedSeconds>,
+    /// What structured pruning will remove.
+    #[serde(flatten)]
+    pub structure: Option<PlannedStructure>,
+}
+
+/// What structured pruning will remove.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedStructure {
+    /// Parameters of the dense model, embeddings included.
+    pub parameters_before: usize,
+    /// Parameters of the result.
+    pub parameters_after: usize,
+    /// The share of the decoder layers' linear weights that goes.
+    pub removed: f64,
+    /// The share of all parameters that goes.
+    pub removed_of_all: f64,
+    /// The result's sizes.
+    pub shape: Shape,
+    /// Whether the run tries several shapes or layers, of which this is one.
+    pub shape_is_open: bool,
 }
 
 impl Plan {
@@ -120,6 +140,7 @@ pub fn plan(checkpoint: &Checkpoint, decoder: &Decoder, config: &PruneConfig, ro
         host_bytes: bytes.host,
         free_host_bytes: None,
         seconds: None,
+        structure: None,
         operators,
     })
 }

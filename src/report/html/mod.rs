@@ -9,6 +9,7 @@ mod heat;
 mod operators;
 mod seconds;
 mod settings;
+mod structure;
 
 use super::{EvaluationReport, Report};
 use crate::eval::PerplexityScore as Score;
@@ -39,6 +40,7 @@ pub fn page(report: &Report) -> String {
                     (head(report, name))
                     (warnings(report))
                     @if let Some(evaluation) = &report.evaluation { (perplexity(evaluation)) }
+                    @if let Some(structure) = &report.structure { (structure::section(structure)) }
                     div.pair {
                         (heat::errors(&report.operators))
                         @if !heat::all_alike(&report.operators) { (heat::zeros(&report.operators)) }
@@ -76,7 +78,11 @@ fn model_name(path: &str) -> &str {
 /// What was pruned, how, and the few numbers that matter.
 fn head(report: &Report, name: &str) -> Markup {
     let setting = |key: &str| settings::value(key, &report.settings[key]);
-    let method = plain(&report.settings["solver"]["method"]);
+    let structured = &report.settings["structure"];
+    let method = match &report.structure {
+        Some(_) => plain(&structured["method"]),
+        None => plain(&report.settings["solver"]["method"]),
+    };
     let weights: usize = report.operators.iter().map(|o| o.shape[0] * o.shape[1]).sum();
     let zeros: usize = report.operators.iter().map(|o| o.zeros).sum();
     let worst = report
@@ -90,20 +96,31 @@ fn head(report: &Report, name: &str) -> Markup {
             h1 { (name) }
             p.sub {
                 "Method " strong { (settings::method(&method)) }
-                ", target sparsity " strong { (setting("sparsity")) }
-                ", error propagation " strong { (setting("propagate")) }
-                ", allocation " strong { (setting("allocation")) } "."
+                @if report.structure.is_some() {
+                    ", share to remove " strong { (plain(&structured["remove"])) }
+                    ", error propagation " strong { (setting("propagate")) } "."
+                } @else {
+                    ", target sparsity " strong { (setting("sparsity")) }
+                    ", error propagation " strong { (setting("propagate")) }
+                    ", allocation " strong { (setting("allocation")) } "."
+                }
                 br;
                 @if name != report.model.path { "Original model " code { (report.model.path) } ", pruned model " }
                 @else { "Pruned model " }
                 code { (report.output) }
             }
             dl.cards {
-                div {
+                @if let Some(structure) = &report.structure {
+                    div {
+                        dt.key { "Parameters" }
+                        dd title=(structure.parameters_after) { "−" (percent(structure.removed_of_all)) " %" }
+                        dd.more { (count(structure.parameters_before)) " → " (count(structure.parameters_after)) }
+                    }
+                } @else { div {
                     dt.key { "Sparsity" }
                     dd title=(format!("{zeros} of {weights} weights")) { (percent(report.sparsity)) " %" }
                     dd.more { (count(zeros)) " of " (count(weights)) " weights in " (many(report.operators.len(), "linear layer")) }
-                }
+                } }
                 @if let Some(evaluation) = &report.evaluation {
                     div {
                         dt.key { "Perplexity" }

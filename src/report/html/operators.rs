@@ -121,7 +121,7 @@ fn row(position: usize, operator: &OperatorReport, columns: Columns) -> Markup {
 fn pattern(pattern: Pattern) -> String {
     match pattern {
         Pattern::Unstructured(rate) => tick(rate),
-        Pattern::NOfM { .. } => pattern.to_string(),
+        Pattern::NOfM { .. } | Pattern::Columns { .. } => pattern.to_string(),
     }
 }
 

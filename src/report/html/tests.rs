@@ -78,6 +78,8 @@ fn report(operators: Vec<OperatorReport>) -> Report {
         layer_seconds: vec![LayerSeconds::default()],
         peak_host_bytes: None,
         left_out: vec![HOSTILE.into()],
+        structure: None,
+        uncut: None,
         operators,
     }
 }

@@ -81,7 +81,7 @@ macro_rules! pages {
 }
 
 pages! {
-    readme: "README.md" has 9,
+    readme: "README.md" has 10,
     getting_started: "docs/getting-started.md" has 8,
     choose_options: "docs/choose-options.md" has 15,
     time_and_memory: "docs/time-and-memory.md" has 4,
@@ -92,6 +92,7 @@ pages! {
     hub: "docs/prune-from-the-hub.md" has 10,
     cluster: "docs/cluster.md" has 9,
     recover: "docs/recover.md" has 8,
+    smaller: "docs/make-a-model-smaller.md" has 7,
     result: "docs/use-the-result.md" has 12,
     zero_shot: "docs/zero-shot.md" has 4,
     reproduce: "docs/reproduce.md" has 42,
@@ -133,8 +134,9 @@ const FOREIGN: [&str; 10] = [
 ];
 
 /// Every subcommand.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "prune",
+    "shrink",
     "eval",
     "inspect",
     "generate",

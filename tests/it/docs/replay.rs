@@ -108,20 +108,23 @@ fn small(mut arguments: Vec<String>, call: &Call, shown: bool) -> Vec<String> {
     let mut set = |flag: &str, value: &str| set(&mut arguments, flag, value, call);
     let command = call_name(&call.arguments);
     match command {
-        "prune" | "compare" => {
+        "prune" | "compare" | "shrink" => {
             if !given_ids {
                 set("--samples", "2");
                 set("--seq-len", "24");
             }
-            set("--max-rounds", "1");
+            if command != "shrink" {
+                set("--max-rounds", "1");
+            }
             if command == "compare" || evaluates {
                 set("--eval-seq-len", "24");
                 set("--eval-samples", "1");
             }
-            if command == "prune" && !has(&arguments, "--overwrite") {
+            if command != "compare" && !has(&arguments, "--overwrite") {
                 arguments.push("--overwrite".into());
             }
-            if !shown && !has(&arguments, "--targets") && !has(&arguments, "--ignore") {
+            let whole_units = command == "shrink" || has(&arguments, "--remove");
+            if !shown && !whole_units && !has(&arguments, "--targets") && !has(&arguments, "--ignore") {
                 arguments.extend(["--targets", "layers.0.(fc1|mlp.gate_proj)"].map(str::to_owned));
             }
         }
