@@ -78,18 +78,12 @@ pub(super) fn judge<B: SolverOps>(
             layer.weight(operator).ok_or_else(lost)
         };
         let last = weight(config.operator_of(Unit::Channel))?;
-        let squares = last.square().sum_dim(0);
-        let moments: Tensor<B, 2> = if greedy.exact_moment {
-            squares * energies(&states, &name)?
+        let moments = if greedy.exact_moment {
+            last.square().sum_dim(0) * energies(&states, &name)?
         } else {
-            let groups = config.operator_groups();
-            let mut product = squares.ones_like();
-            for operator in &groups[Layer::<B>::ATTENTION_GROUPS] {
-                let first = weight(operator.name)?;
-                let quadratic = (B::matmul_f32(first.clone(), into.clone()) * first).sum_dim(1);
-                product = product * squares.clone().mul_scalar(0.5) * quadratic.transpose();
-            }
-            product
+            let before = config.operators_before(Unit::Channel);
+            let paths = before.iter().map(|operator| weight(operator.name));
+            second_moments::<B>(last, paths.collect::<Result<_>>()?, into)
         };
         judged.scores.insert(name, download(moments)?);
         let groups = Layer::<B>::ATTENTION_GROUPS + 1..Layer::<B>::GROUPS;
@@ -101,6 +95,20 @@ pub(super) fn judge<B: SolverOps>(
     }
     observer.event(Event::Done);
     Ok(judged)
+}
+
+/// The paper's moments `[1, channels]`: of `B [m, channels]`, the paths `A [channels, n]` that make the channels, and the covariance
+/// `[n, n]` of their input.
+fn second_moments<B: SolverOps>(
+    last: Tensor<B, 2>,
+    paths: Vec<Tensor<B, 2>>,
+    covariance: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    let halves = last.square().sum_dim(0).mul_scalar(0.5);
+    paths.into_iter().fold(halves.ones_like(), |product, path| {
+        let quadratic = (B::matmul_f32(path.clone(), covariance.clone()) * path).sum_dim(1);
+        product * halves.clone() * quadratic.transpose()
+    })
 }
 
 /// The covariance `[n, n]` of the inputs.
@@ -219,6 +227,49 @@ mod tests {
         assert_eq!(jensen_shannon(&p, &p), 0.0);
         let apart = jensen_shannon(&[1.0, 0.0], &[0.0, 1.0]);
         assert!((apart - std::f64::consts::LN_2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn moments_are_numpys() {
+        use burn::backend::Flex;
+        let device = Default::default();
+        let matrix = |rows: &[&[f32]]| {
+            let shape = [rows.len(), rows[0].len()];
+            Tensor::<Flex, 2>::from_data(burn::tensor::TensorData::new(rows.concat(), shape), &device)
+        };
+        let gate = matrix(&[
+            &[1.5, 0.6, -0.4],
+            &[-1.4, -1.8, -0.7],
+            &[-0.4, -2.2, -1.7],
+            &[0.3, -0.4, -0.8],
+        ]);
+        let up = matrix(&[
+            &[-0.4, -0.8, 0.9],
+            &[1.6, 2.1, 0.7],
+            &[0.7, 1.5, 1.7],
+            &[1.5, 1.2, -0.6],
+        ]);
+        let down = matrix(&[&[-1.6, 0.9, -0.1, -0.1], &[-0.9, -1.3, 1.4, 0.5]]);
+        // np.cov(X, bias=True) of forty columns.
+        let covariance = matrix(&[
+            &[0.817_475, 0.009_6, 0.137_387_5],
+            &[0.009_6, 1.049_6, 0.304_7],
+            &[0.137_387_5, 0.304_7, 1.059_743_8],
+        ]);
+        // 0.5 * (B**2).sum(0) * np.einsum('ij,jk,ik->i', A, S, A), for up alone and times the same for gate.
+        let cases = [
+            (
+                vec![up.clone()],
+                [1.903_021_2, 10.636_03, 7.610_045_4, 0.400_496_85],
+            ),
+            (vec![gate, up], [6.711_050_5, 87.850_11, 80.628_98, 0.054_485_74]),
+        ];
+        for (paths, expected) in cases {
+            let found = download(second_moments::<Flex>(down.clone(), paths, covariance.clone())).unwrap();
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
+            }
+        }
     }
 
     #[test]
