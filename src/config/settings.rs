@@ -370,7 +370,7 @@ impl SolverConfig {
     /// Checks every value's range.
     ///
     /// # Errors
-    /// [`ConfigError::Setting`], naming the flag.
+    /// [`ConfigError::Setting`](super::ConfigError::Setting), naming the flag.
     pub fn validate(&self) -> Result<()> {
         self.fista.validate()?;
         self.l0.validate()?;
