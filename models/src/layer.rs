@@ -8,6 +8,7 @@ use crate::packed::{Pack, Tokens};
 use crate::parts::{KvCache, on_host};
 use crate::state::{LayerState, by_sequence};
 use burn::module::Module;
+use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use rayon::prelude::*;
@@ -113,11 +114,8 @@ impl<B: Backend> Layer<B> {
 
     /// The weight `[out, in]` of an operator such as `self_attn.q_proj`, if the layer has it.
     pub fn weight(&self, operator: &str) -> Option<Tensor<B, 2>> {
-        let linear = match self {
-            Self::Opt(layer) => layer.linear(operator),
-            Self::Llama(layer) => layer.linear(operator),
-        };
-        linear.map(|linear| linear.weight.val().transpose())
+        self.linear(operator)
+            .map(|linear| linear.weight.val().transpose())
     }
 
     /// Replaces the weight `[out, in]` of an operator.
@@ -125,11 +123,7 @@ impl<B: Backend> Layer<B> {
     /// # Errors
     /// [`ModelError::NoSuchOperator`] and [`ModelError::WeightShape`].
     pub fn set_weight(&mut self, operator: &str, weight: Tensor<B, 2>) -> Result<(), ModelError> {
-        let linear = match self {
-            Self::Opt(layer) => layer.linear_mut(operator),
-            Self::Llama(layer) => layer.linear_mut(operator),
-        };
-        let Some(linear) = linear else {
+        let Some(linear) = self.linear_mut(operator) else {
             return Err(ModelError::NoSuchOperator {
                 operator: operator.to_owned(),
             });
@@ -157,21 +151,27 @@ impl<B: Backend> Layer<B> {
 
     /// The bias `[out]` of an operator, if it has one.
     pub fn bias(&self, operator: &str) -> Option<Tensor<B, 1>> {
-        let linear = match self {
-            Self::Opt(layer) => layer.linear(operator),
-            Self::Llama(layer) => layer.linear(operator),
-        };
-        linear?.bias.as_ref().map(|bias| bias.val())
+        self.linear(operator)?.bias.as_ref().map(|bias| bias.val())
     }
 
     /// Replaces the bias `[out]` of an operator that has one.
     pub fn set_bias(&mut self, operator: &str, bias: Tensor<B, 1>) {
-        let linear = match self {
+        if let Some(linear) = self.linear_mut(operator) {
+            linear.bias = linear.bias.take().map(|old| old.map(|_| bias));
+        }
+    }
+
+    fn linear(&self, operator: &str) -> Option<&Linear<B>> {
+        match self {
+            Self::Opt(layer) => layer.linear(operator),
+            Self::Llama(layer) => layer.linear(operator),
+        }
+    }
+
+    fn linear_mut(&mut self, operator: &str) -> Option<&mut Linear<B>> {
+        match self {
             Self::Opt(layer) => layer.linear_mut(operator),
             Self::Llama(layer) => layer.linear_mut(operator),
-        };
-        if let Some(linear) = linear {
-            linear.bias = linear.bias.take().map(|old| old.map(|_| bias));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::help::{self, CALIBRATION, EVALUATION, LONG_RUNS, MEMORY, METHOD, MODEL, OUTPUT};
 use super::values::{parse_bytes, parse_device};
+use crate::prune::PruneRun;
 use crate::prune::plan::StatePlace;
 use crate::text::DrawFrom;
 use clap::{ArgAction, Args, ValueEnum};
@@ -155,4 +156,23 @@ pub(crate) struct RunArgs {
     /// --resume continues it.
     #[arg(long, help_heading = LONG_RUNS)]
     pub(crate) resume: bool,
+}
+
+impl RunArgs {
+    /// The most windows to draw: of what a plan measures, some batches are enough.
+    pub(crate) fn at_most(&self) -> Option<usize> {
+        self.dry_run.then_some(1024)
+    }
+
+    /// The run with these settings.
+    pub(crate) fn of<'a>(&self, run: PruneRun<'a>) -> PruneRun<'a> {
+        PruneRun {
+            resume: self.resume,
+            activations: self.offload_activations,
+            offload: self.offload_weights,
+            memory_budget: self.memory_budget,
+            host_memory: self.host_memory,
+            ..run
+        }
+    }
 }

@@ -64,6 +64,23 @@ impl CalibrationArgs {
 }
 
 impl EvaluationArgs {
+    /// As [`windows`](Self::windows), of a run or of a part of one. A part is no model: the demo's own text is not for it.
+    ///
+    /// # Errors
+    /// As [`EvaluationData::beside`].
+    pub(crate) fn of_run(
+        &self,
+        model: &Model,
+        text_field: Option<&String>,
+        is_part: bool,
+        global: &Global,
+    ) -> Result<Option<TokenWindows>> {
+        match is_part && self.eval_data.is_none() {
+            true => Ok(None),
+            false => self.windows(model, text_field, global),
+        }
+    }
+
     /// The windows to measure perplexity on, if any.
     ///
     /// # Errors

@@ -66,25 +66,20 @@ pub(crate) fn run(args: &PruneArgs, global: &Global) -> Result<()> {
     let config = args.config(&model)?;
     let rates = Rates::parse(&args.allocation)?;
     let calibration = args.calibration(&config, &rates, &model, global)?;
-    let evaluation = args.evaluation(&model, global)?;
+    let text_field = args.calibrate.draws.text_field.as_ref();
+    let evaluation = args
+        .evaluate
+        .of_run(&model, text_field, args.shard.is_some(), global)?;
+    let devices = inputs::devices(global)?;
+    let run = PruneRun::on(&model, &calibration, config, &args.output, devices);
     let run = PruneRun {
-        model: &model,
-        calibration: &calibration,
         evaluation: evaluation.as_ref(),
-        config,
         rates,
-        structure: None,
-        output: args.output.clone(),
         overwrite: args.overwrite,
-        resume: args.run.resume,
         shard: args.shard,
-        devices: inputs::devices(global)?,
         save_statistics: args.save_statistics.clone(),
-        activations: args.run.offload_activations,
-        offload: args.run.offload_weights,
-        memory_budget: args.run.memory_budget,
-        host_memory: args.run.host_memory,
         started,
+        ..args.run.of(run)
     };
     if args.run.dry_run {
         return show::result(global.format, &run.plan()?, plan_text);
@@ -119,17 +114,6 @@ impl PruneArgs {
         if !needed && !model.is_demo && self.calibrate.calibration.is_empty() {
             return Ok(TokenWindows::none());
         }
-        // Of what a plan measures, some batches are enough.
-        let at_most = self.run.dry_run.then_some(1024);
-        self.calibrate.windows(model, at_most, global)
-    }
-
-    /// A part is no model: the demo's own text is not for it.
-    fn evaluation(&self, model: &Model, global: &Global) -> Result<Option<TokenWindows>> {
-        if self.shard.is_some() && self.evaluate.eval_data.is_none() {
-            return Ok(None);
-        }
-        let text_field = self.calibrate.draws.text_field.as_ref();
-        self.evaluate.windows(model, text_field, global)
+        self.calibrate.windows(model, self.run.at_most(), global)
     }
 }

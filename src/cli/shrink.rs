@@ -3,7 +3,7 @@
 use super::args::{CalibrationArgs, EvaluationArgs, Global, ModelArgs, RunArgs};
 use super::help::{EXPERT, LONG_RUNS, METHOD, MODEL, number};
 use super::progress::Bar;
-use super::text::{evaluation_text, plan_memory_text};
+use super::text::{errors_text, evaluation_text, plan_memory_text};
 use super::values::parse_propagation;
 use super::{advice, inputs, show};
 use crate::config::{
@@ -12,7 +12,7 @@ use crate::config::{
 };
 use crate::error::Result;
 use crate::prune::plan::Plan;
-use crate::prune::{Allocation, PruneRun, Rates, Shard};
+use crate::prune::{PruneRun, Shard};
 use crate::report::{Report, StructureReport};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -135,32 +135,20 @@ pub(crate) fn run(args: &ShrinkArgs, global: &Global) -> Result<()> {
         propagation: args.propagate.unwrap_or(args.method.propagation()),
         ..PruneConfig::new(Pattern::unstructured(0.0)?, solver)
     };
-    // Of what a plan measures, some batches are enough.
-    let at_most = args.run.dry_run.then_some(1024);
-    let calibration = args.calibrate.windows(&model, at_most, global)?;
+    let calibration = args.calibrate.windows(&model, args.run.at_most(), global)?;
     let text_field = args.calibrate.draws.text_field.as_ref();
-    let evaluation = match args.shard.is_some() && args.evaluate.eval_data.is_none() {
-        true => None,
-        false => args.evaluate.windows(&model, text_field, global)?,
-    };
+    let evaluation = args
+        .evaluate
+        .of_run(&model, text_field, args.shard.is_some(), global)?;
+    let devices = inputs::devices(global)?;
+    let run = PruneRun::on(&model, &calibration, config, &args.output, devices);
     let run = PruneRun {
-        model: &model,
-        calibration: &calibration,
         evaluation: evaluation.as_ref(),
-        config,
-        rates: Rates::By(Allocation::Uniform),
         structure: Some(structure),
-        output: args.output.clone(),
         overwrite: args.overwrite,
-        resume: args.run.resume,
         shard: args.shard,
-        devices: inputs::devices(global)?,
-        save_statistics: None,
-        activations: args.run.offload_activations,
-        offload: args.run.offload_weights,
-        memory_budget: args.run.memory_budget,
-        host_memory: args.run.host_memory,
         started,
+        ..args.run.of(run)
     };
     if args.run.dry_run {
         return show::result(global.format, &run.plan()?, plan_text);
@@ -230,16 +218,7 @@ fn sizes(structure: &crate::prune::plan::PlannedStructure) -> String {
 
 /// The sizes of the result, the errors by layer, and what the model is worth.
 fn report_text(report: &Report) -> String {
-    let mut text = String::new();
-    let mut layer = None;
-    for operator in &report.operators {
-        if layer != Some(operator.layer) {
-            layer = Some(operator.layer);
-            text += &format!("\nlayer {:>3}  ", operator.layer);
-        }
-        let short = operator.name.rsplit('.').next().unwrap_or(&operator.name);
-        text += &format!("{short} {:.4}  ", operator.relative_error);
-    }
+    let mut text = errors_text(report);
     if let Some(structure) = &report.structure {
         text += &structure_text(structure);
     }

@@ -65,7 +65,7 @@ pub(crate) fn plan_memory_text(plan: &Plan) -> String {
 }
 
 /// One line per decoder layer, with the errors of its linear layers.
-pub(crate) fn report_text(report: &Report) -> String {
+pub(crate) fn errors_text(report: &Report) -> String {
     let mut text = String::new();
     let mut layer = None;
     for operator in &report.operators {
@@ -76,6 +76,12 @@ pub(crate) fn report_text(report: &Report) -> String {
         let short = operator.name.rsplit('.').next().unwrap_or(&operator.name);
         text += &format!("{short} {:.4}  ", operator.relative_error);
     }
+    text
+}
+
+/// The errors, what had to be said, and what the model is worth.
+pub(crate) fn report_text(report: &Report) -> String {
+    let mut text = errors_text(report);
     for file in &report.left_out {
         text +=
             &format!("\nnot copied, because it holds unpruned weights or is no part of the model: {file}");

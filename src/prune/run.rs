@@ -64,7 +64,18 @@ impl<'a> PruneRun<'a> {
         output: impl Into<PathBuf>,
     ) -> Result<Self> {
         let (device, _) = fista_pruner_backends::open_default()?;
-        Ok(Self {
+        Ok(Self::on(model, calibration, config, output, vec![device]))
+    }
+
+    /// A run on opened devices, with nothing but what it must have.
+    pub fn on(
+        model: &'a Model,
+        calibration: &'a TokenWindows,
+        config: PruneConfig,
+        output: impl Into<PathBuf>,
+        devices: Vec<DeviceSpec>,
+    ) -> Self {
+        Self {
             model,
             calibration,
             evaluation: None,
@@ -75,13 +86,13 @@ impl<'a> PruneRun<'a> {
             overwrite: false,
             resume: false,
             shard: None,
-            devices: vec![device],
+            devices,
             save_statistics: None,
             activations: None,
             offload: false,
             memory_budget: None,
             host_memory: None,
             started: Instant::now(),
-        })
+        }
     }
 }

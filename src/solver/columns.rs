@@ -12,7 +12,7 @@
 //! (optimal brain surgeon, Hassibi & Stork 1993; by blocks in ZipLM, arXiv 2302.04089, and OSSCAR, arXiv 2403.12983).
 
 use super::ridge::with_ridge;
-use super::{LayerProblem, Solution, SolveInfo, SolverError, download};
+use super::{LayerProblem, Solution, SolveInfo, SolverError, download, wanda};
 use crate::config::{ColumnConfig, Criterion, Pattern, Ridge};
 use crate::error::{Error, Result};
 use faer::linalg::matmul::matmul;
@@ -110,8 +110,7 @@ pub(crate) fn unit_scores<B: SolverOps>(
     with_ridge(&mut pulled, ridge)?;
     let [pulled] = &pulled;
     let (system, _) = System::new(pulled)?;
-    let (factor, _) = factorise(&system.name, &system.gram, 0.0)?;
-    let inverse = factor.inverse();
+    let inverse = system.factor.inverse();
     let width = inverse.nrows() / of;
     let cost = |block: usize| system.cost(&system.weight, &inverse, block * width, width);
     // Costs spread over decades; their logarithms are what deviates evenly.
@@ -130,8 +129,8 @@ fn scores<B: SolverOps>(problem: &LayerProblem<B>, criterion: Criterion, of: usi
         };
     }
     let weight = download(problem.weight.clone())?;
-    let gram = download(problem.gram.clone())?;
-    let energy = |j: usize| f64::from(gram[j * n + j]).max(0.0);
+    let diagonal = wanda::diagonal(problem)?;
+    let energy = |j: usize| f64::from(diagonal[j]).max(0.0);
     let norms = |power: fn(f64) -> f64| -> Vec<f64> {
         let mut sums = vec![0.0; n];
         for row in weight.chunks(n) {
@@ -158,6 +157,7 @@ fn scores<B: SolverOps>(problem: &LayerProblem<B>, criterion: Criterion, of: usi
         }
         Criterion::Leverage => {
             let shift = LEVERAGE * (0..n).map(energy).sum::<f64>() / n.max(1) as f64;
+            let gram = download(problem.gram.clone())?;
             let gram = Mat::from_fn(n, n, |i, j| f64::from(gram[i * n + j]));
             let (factor, shift) = factorise(&problem.name, &gram, shift)?;
             let inverse = factor.inverse();
@@ -205,6 +205,8 @@ struct System {
     weight: Mat<f64>,
     /// `G [n, n]`, with the pull.
     gram: Mat<f64>,
+    /// The Cholesky factor of that.
+    factor: Llt<f64>,
     /// `P [m, n]`.
     drift: Option<Mat<f64>>,
 }
@@ -216,7 +218,7 @@ impl System {
         let matrix =
             |values: Vec<f32>, rows: usize| Mat::from_fn(rows, n, |i, j| f64::from(values[i * n + j]));
         let mut gram = matrix(download(problem.gram.clone())?, n);
-        let (_, shift) = factorise(&problem.name, &gram, 0.0)?;
+        let (factor, shift) = factorise(&problem.name, &gram, 0.0)?;
         let mean = (0..n).map(|j| gram[(j, j)]).sum::<f64>() / n.max(1) as f64;
         (0..n).for_each(|j| gram[(j, j)] += shift);
         let drift = problem.drift.clone().map(|drift| download(drift)).transpose()?;
@@ -224,6 +226,7 @@ impl System {
             name: problem.name.clone(),
             weight: matrix(download(problem.weight.clone())?, m),
             gram,
+            factor,
             drift: drift.map(|drift| matrix(drift, m)),
         };
         Ok((system, if shift > 0.0 { shift / mean } else { 0.0 }))
@@ -233,8 +236,7 @@ impl System {
     fn eliminate(&self, of: usize, kept: usize) -> Result<Vec<bool>> {
         let n = self.gram.nrows();
         let width = n / of;
-        let (factor, _) = factorise(&self.name, &self.gram, 0.0)?;
-        let mut inverse = factor.inverse();
+        let mut inverse = self.factor.inverse();
         let mut weight = self.weight.clone();
         if let Some(drift) = &self.drift {
             weight -= drift * &inverse;

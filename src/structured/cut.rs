@@ -123,7 +123,7 @@ fn layer_parameters(config: &ModelConfig) -> usize {
 }
 
 /// Parameters of a model, those of a head that is the embedding once.
-pub(crate) fn parameters(decoder: &Decoder) -> usize {
+fn parameters(decoder: &Decoder) -> usize {
     let embedding: BTreeSet<String> = decoder
         .embedding_tensors()
         .into_iter()

@@ -15,7 +15,7 @@ const WINDOW: usize = 256;
 /// Layers that are looked at again in each turn: those that did best in the one before.
 const LOOKED_AT: usize = 6;
 
-/// The first windows of a source, as many tokens as layers are judged on.
+/// The last windows of a source, the very last first, cut to `window` tokens: so many that they have `tokens` in all.
 pub(super) fn few(windows: &[Vec<u32>], tokens: usize, window: usize) -> Vec<Vec<u32>> {
     let length = windows.first().map_or(1, Vec::len).clamp(1, window);
     let count = (tokens / length).max(1);

@@ -179,7 +179,7 @@ fn head_distances<B: SolverOps>(
 }
 
 /// The Jensen-Shannon divergence of two distributions, in nats.
-pub(super) fn jensen_shannon(p: &[f32], q: &[f32]) -> f64 {
+fn jensen_shannon(p: &[f32], q: &[f32]) -> f64 {
     let part = |x: f64, mean: f64| if x > 0.0 { x * (x / mean).ln() } else { 0.0 };
     p.iter()
         .zip(q)
