@@ -3,10 +3,9 @@
 #[cfg(feature = "wgpu")]
 use crate::adapters::{Adapter, adapters};
 use crate::device::{DeviceError, DeviceKind, DeviceSpec};
+use crate::failure;
 use crate::ops::SolverOps;
 use crate::self_check::Computed;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
 
 /// Work that runs on any device, written once.
 pub trait DeviceJob {
@@ -29,18 +28,25 @@ pub fn dispatch<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, De
 /// Runs `job` on a device that [`open`] has opened before; for threads, as opening is nothing for two at once.
 ///
 /// # Errors
-/// When the device was not compiled in, or a GPU gives up in the middle of the work: what burn makes a panic of, such as
-/// memory that is not there, is an error.
+/// When the device was not compiled in, or a GPU gives up in the middle of the work: what burn makes a panic of, on this thread
+/// or on one of its own, such as memory that is not there, is an error.
 pub fn dispatch_opened<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Output, DeviceError> {
     if spec.kind.is_host() {
         return run_on(spec, job);
     }
-    catch_unwind(AssertUnwindSafe(|| run_on(spec, job))).unwrap_or_else(|panic| {
+    failure::watch();
+    let outcome = failure::at_work(|| run_on(spec, job));
+    let failed = |reason| {
         Err(DeviceError::Failed {
             device: spec.shown(),
-            reason: panic_text(panic.as_ref()),
+            reason,
         })
-    })
+    };
+    match (failure::take(), outcome) {
+        (Some(reason), _) => failed(reason),
+        (None, Ok(output)) => output,
+        (None, Err(reason)) => failed(reason),
+    }
 }
 
 /// Opens a device and checks that it computes known results rightly.
@@ -51,15 +57,16 @@ pub fn dispatch_opened<J: DeviceJob>(spec: &DeviceSpec, job: J) -> Result<J::Out
 /// As [`dispatch`].
 pub fn open(spec: &DeviceSpec) -> Result<(), DeviceError> {
     presence(spec)?;
-    match quietly(|| run_on(spec, SelfCheck)) {
-        Ok(result) => result?.map_err(|reason| DeviceError::SelfCheck {
-            device: spec.shown(),
-            reason,
-        }),
-        Err(reason) => Err(DeviceError::Unavailable {
-            device: spec.shown(),
-            reason,
-        }),
+    failure::watch();
+    #[cfg(feature = "cube")]
+    if !spec.kind.is_host() {
+        crate::compiled::configure();
+    }
+    let outcome = failure::quietly(|| run_on(spec, SelfCheck));
+    let device = spec.shown();
+    match (failure::take(), outcome) {
+        (Some(reason), _) | (None, Err(reason)) => Err(DeviceError::Unavailable { device, reason }),
+        (None, Ok(result)) => result?.map_err(|reason| DeviceError::SelfCheck { device, reason }),
     }
 }
 
@@ -81,18 +88,6 @@ pub fn open_default() -> Result<(DeviceSpec, Vec<DeviceError>), DeviceError> {
         device: DeviceKind::Flex.shown().into(),
         feature: DeviceKind::Flex.name(),
     }))
-}
-
-/// What `f` gives, or the message of its panic, which nobody sees: opening a device can panic inside burn.
-fn quietly<T>(f: impl FnOnce() -> T) -> Result<T, String> {
-    // The hook is the process's own; two threads that swap it would lose it.
-    static HOOK: Mutex<()> = Mutex::new(());
-    let _only = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let outcome = catch_unwind(AssertUnwindSafe(f));
-    std::panic::set_hook(hook);
-    outcome.map_err(|panic| panic_text(panic.as_ref()))
 }
 
 /// The one match from names to types.
@@ -184,27 +179,64 @@ fn presence(spec: &DeviceSpec) -> Result<(), DeviceError> {
     Ok(())
 }
 
-/// The driver, and the headers that burn's run-time compiler includes.
+/// The driver, a GPU of that number, and what burn compiles kernels with at run time.
 #[cfg(feature = "cuda")]
 fn cuda_presence(spec: &DeviceSpec) -> Result<(), DeviceError> {
-    let missing = |reason: &str| {
-        Err(DeviceError::Unavailable {
-            device: spec.shown(),
-            reason: reason.to_owned(),
-        })
-    };
-    // SAFETY: loads the driver library by its well-known name and drops it again; no symbol is called.
+    cuda_parts(spec.index.unwrap_or(0)).map_err(|reason| DeviceError::Unavailable {
+        device: spec.shown(),
+        reason,
+    })
+}
+
+/// Asks for one part after the other, each in words of its own: burn would only panic on a thread of its own.
+#[cfg(feature = "cuda")]
+fn cuda_parts(index: usize) -> Result<(), String> {
+    use cudarc::driver::result;
+
+    // SAFETY: each loads a library by its well-known name and drops it again; no symbol is called.
     #[allow(unsafe_code, reason = "the only way to ask without a panic")]
-    let driver = unsafe { cudarc::driver::sys::is_culib_present() };
+    let (driver, compiler) = unsafe {
+        (
+            cudarc::driver::sys::is_culib_present(),
+            cudarc::nvrtc::sys::is_culib_present(),
+        )
+    };
     if !driver {
-        return missing("the NVIDIA driver library (libcuda) is not installed");
+        return Err("the NVIDIA driver library (libcuda) is not installed".into());
     }
-    let headers = cubecl::cuda::install::cuda_path()
-        .is_some_and(|path| path.join("include").join("cuda_runtime.h").is_file());
-    if !headers {
-        return missing(
-            "the CUDA toolkit's headers are not found; set CUDA_PATH to a folder that holds include/cuda_runtime.h",
+    result::init().map_err(|error| format!("the NVIDIA driver does not start: {error}"))?;
+    let gpus =
+        result::device::get_count().map_err(|error| format!("the NVIDIA driver lists no GPU: {error}"))?;
+    match usize::try_from(gpus).unwrap_or(0) {
+        0 => return Err("the NVIDIA driver sees no GPU".into()),
+        gpus if index >= gpus => {
+            return Err(format!(
+                "there is no GPU {index}: the driver sees {gpus}, counted from 0"
+            ));
+        }
+        _ => {}
+    }
+    if !compiler {
+        return Err(
+            "the run-time compiler (libnvrtc) is not found; install the CUDA toolkit, and put its lib64 folder into \
+             LD_LIBRARY_PATH"
+                .into(),
         );
+    }
+    let include = cubecl::cuda::install::cuda_path().map(|path| path.join("include"));
+    // CUDA 13 has the last of them in a folder of its own.
+    let headers: [(&str, &[&str]); 3] = [
+        ("cuda_runtime.h", &["cuda_runtime.h"]),
+        ("mma.h", &["mma.h"]),
+        ("cuda/barrier", &["cuda/barrier", "cccl/cuda/barrier"]),
+    ];
+    for (name, places) in headers {
+        let found = |include: &std::path::PathBuf| places.iter().any(|place| include.join(place).is_file());
+        if !include.as_ref().is_some_and(found) {
+            return Err(format!(
+                "the CUDA toolkit's headers are not found; set CUDA_PATH to a folder that holds include/{name}"
+            ));
+        }
     }
     Ok(())
 }
@@ -218,12 +250,4 @@ impl DeviceJob for SelfCheck {
     fn run<B: SolverOps>(self, device: &B::Device) -> Self::Output {
         Computed::on::<B>(device)?.check()
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-        .unwrap_or_else(|| "it panicked".to_owned())
 }

@@ -75,8 +75,8 @@ pub(crate) fn mirrored<B: Backend>(
         });
         let diagonal = strip.clone().slice_dim(1, 0..rows.len());
         let diagonal = diagonal.clone().triu(0) + diagonal.triu(1).transpose();
-        let right = strip.clone().slice_dim(1, rows.len()..columns - rows.start);
-        let right = (rows.end < columns).then_some(right);
+        let right =
+            (rows.end < columns).then(|| strip.clone().slice_dim(1, rows.len()..columns - rows.start));
         Tensor::cat(left.chain([diagonal]).chain(right).collect(), 1)
     });
     Tensor::cat(rows.collect(), 0)

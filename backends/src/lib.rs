@@ -22,10 +22,13 @@
 
 mod adapters;
 mod border;
+mod compiled;
 mod cube;
 mod device;
 mod dispatch;
+mod failure;
 mod flex;
+mod forward;
 mod gram;
 #[cfg(all(test, feature = "flex"))]
 mod gram_tests;
@@ -37,8 +40,11 @@ mod testing;
 mod upper_half;
 
 pub use border::{border_bin, size_bin};
+pub use compiled::{compiles_first, exact_memory};
 pub use device::{DeviceError, DeviceKind, DeviceSpec};
 pub use dispatch::{DeviceJob, dispatch, dispatch_opened, open, open_default};
+pub use failure::device_failure;
+pub use forward::{gpu_product, product};
 pub use gram::GramSum;
 pub use ops::{AcceleratedState, AcceleratedStep, ConjugateState, Progress, SolverOps, SplittingStep};
 pub use selection::Selection;

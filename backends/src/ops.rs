@@ -5,6 +5,7 @@ use crate::gram::{GramSum, Strip, mirrored};
 use crate::selection::{Selection, keep_mask};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use std::ops::Range;
 
 /// A step of ℓ0 splitting between two products: see [`SolverOps::splitting_step`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,11 +77,21 @@ pub trait SolverOps: Backend {
         None
     }
 
+    /// Gives memory back that no tensor needs any more: between stages whose tensors have different sizes, so that the memory taken
+    /// is the largest stage's and not the sum of all.
+    fn give_back_memory(_device: &Self::Device) {}
+
     /// `lhs · rhs` of `[m, k]` and `[k, n]`, every factor and every sum in f32.
     ///
     /// burn's own product of f32 matrices may round the factors to TF32, 10 bits of mantissa, where a GPU's tensor cores take
     /// them. That is good enough where a later step decides, and nowhere else.
     fn matmul_f32(lhs: Tensor<Self, 2>, rhs: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        lhs.matmul(rhs)
+    }
+
+    /// `lhs · rhs` over the last two dimensions, the fastest way: the factors may be rounded to TF32, and sums are in f32. Which
+    /// way that is depends on shapes and device alone, so that the same inputs give the same bytes.
+    fn matmul_fast<const D: usize>(lhs: Tensor<Self, D>, rhs: Tensor<Self, D>) -> Tensor<Self, D> {
         lhs.matmul(rhs)
     }
 
@@ -185,9 +196,19 @@ pub trait SolverOps: Backend {
         generic::gram_matrix(sum)
     }
 
+    /// The symmetric matrix `[n, n]` of strips, which are some rows each, from their diagonal block on: `[rows, n − rows.start]`.
+    fn mirrored(columns: usize, strips: Vec<(Range<usize>, Tensor<Self, 2>)>) -> Tensor<Self, 2> {
+        mirrored(columns, strips)
+    }
+
+    /// `Σ a ⊙ b` of each row of matrices of one shape `[m, n]`: `[m, 1]`.
+    fn row_products(a: Tensor<Self, 2>, b: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        (a * b).sum_dim(1)
+    }
+
     /// `Σ a ⊙ b` over matrices of one shape `[m, n]`, rows summed on the device, the row sums in f64.
     fn inner(a: Tensor<Self, 2>, b: Tensor<Self, 2>) -> f64 {
-        let rows = (a * b).sum_dim(1);
+        let rows = Self::row_products(a, b);
         rows.into_data().iter::<f64>().sum()
     }
 
@@ -255,7 +276,7 @@ pub(crate) mod generic {
         (state, progress)
     }
 
-    pub(crate) fn conjugate_start<B: Backend>(
+    pub(crate) fn conjugate_start<B: SolverOps>(
         point: Tensor<B, 2>,
         gradient: Tensor<B, 2>,
         mask: Tensor<B, 2>,
@@ -265,25 +286,25 @@ pub(crate) mod generic {
         let direction = residual.clone() * preconditioner;
         ConjugateState {
             point,
-            energy: (residual.clone() * direction.clone()).sum_dim(1),
+            energy: B::row_products(residual.clone(), direction.clone()),
             residual,
             direction,
         }
     }
 
-    pub(crate) fn conjugate_step<B: Backend>(
+    pub(crate) fn conjugate_step<B: SolverOps>(
         state: ConjugateState<B>,
         image: Tensor<B, 2>,
         mask: Tensor<B, 2>,
         preconditioner: Tensor<B, 2>,
     ) -> ConjugateState<B> {
         let image = image * mask;
-        let curvature = (state.direction.clone() * image.clone()).sum_dim(1);
+        let curvature = B::row_products(state.direction.clone(), image.clone());
         let step = quotient(state.energy.clone(), curvature);
         let point = state.point + state.direction.clone() * step.clone();
         let residual = state.residual - image * step;
         let preconditioned = residual.clone() * preconditioner;
-        let energy = (residual.clone() * preconditioned.clone()).sum_dim(1);
+        let energy = B::row_products(residual.clone(), preconditioned.clone());
         let momentum = quotient(energy.clone(), state.energy);
         let direction = preconditioned + state.direction * momentum;
         ConjugateState {
@@ -313,9 +334,9 @@ pub(crate) mod generic {
         }
     }
 
-    pub(crate) fn gram_matrix<B: Backend>(sum: GramSum<B>) -> Tensor<B, 2> {
+    pub(crate) fn gram_matrix<B: SolverOps>(sum: GramSum<B>) -> Tensor<B, 2> {
         let strips = sum.strips.into_iter().map(|strip| (strip.rows, strip.sum));
-        mirrored(sum.columns, strips.collect())
+        B::mirrored(sum.columns, strips.collect())
     }
 
     /// `a / b` for rows, zero where `b` is not positive: such a row is done.

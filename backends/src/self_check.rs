@@ -1,10 +1,12 @@
 //! What a device must compute rightly before it is trusted: failures of a GPU's driver or run-time compiler can be silent,
 //! and the work would go on with garbage.
 //!
-//! [`Computed::on`] computes a few small things on the device, [`Computed::check`] holds them against the host. Entries are
+//! [`Computed::on`] computes a few things on the device, [`Computed::check`] holds them against the host. Two of the products are large
+//! enough for the kernels that do the work later. Entries are
 //! small integers, exact in f32 and in any reduced precision that burn's product may be taken in, so that nothing but a fault
 //! differs; but those of the product that must be f32 have a digit more than TF32.
 
+use crate::gram::GramSum;
 use crate::ops::{AcceleratedState, AcceleratedStep, SolverOps, SplittingStep};
 use crate::selection::Selection;
 use burn::tensor::{Tensor, TensorData};
@@ -15,6 +17,12 @@ const COLUMNS: usize = 64;
 
 /// Entries that the selection cuts.
 const CUT: usize = ROWS * COLUMNS / 2;
+
+/// Side of a large product, and what it sums over.
+const LARGE: usize = 512;
+const LONG: usize = 1024;
+/// Columns of a running sum of several strips, none of them full.
+const WIDE: usize = 300;
 
 /// What a device made of the known inputs.
 #[derive(Debug, Clone)]
@@ -31,6 +39,14 @@ pub(crate) struct Computed {
     norm: f64,
     /// The largest half of [`size`]'s entries, `[ROWS, COLUMNS]`; zero elsewhere.
     selected: Vec<f32>,
+    /// The largest half of each row's entries.
+    of_rows: Vec<f32>,
+    /// The two largest of each four entries.
+    of_groups: Vec<f32>,
+    /// `A B` with `A [LARGE, LONG]`, `B [LONG, LARGE]`, the fast way and in f32.
+    large: [Vec<f32>; 2],
+    /// `Xᵀ X` of `X [ROWS, WIDE]` twice, as a running sum.
+    running: Vec<f32>,
 }
 
 /// An entry of `A`, between −2 and 2.
@@ -95,12 +111,23 @@ impl Computed {
         let sizes = matrix(ROWS, COLUMNS, size);
         let nothing = sizes.zeros_like();
         // With no weight and no dual yet, the right side is what stays.
-        let selection = SplittingStep {
-            selection: Selection::AllBut(CUT),
-            rho: 1.0,
-            dual_factor: 0.0,
+        let select = |selection| {
+            let step = SplittingStep {
+                selection,
+                rho: 1.0,
+                dual_factor: 0.0,
+            };
+            B::splitting_step(sizes.clone(), nothing.clone(), nothing.clone(), None, step).0
         };
-        let (selected, _) = B::splitting_step(sizes, nothing.clone(), nothing, None, selection);
+        let selected = select(Selection::AllBut(CUT));
+        let of_rows = select(Selection::AllButInRow(COLUMNS / 2));
+        let of_groups = select(Selection::InGroups { n: 2, m: 4 });
+        let (left_large, right_large) = (matrix(LARGE, LONG, a), matrix(LONG, LARGE, b));
+        let fast = B::matmul_fast(left_large.clone(), right_large.clone());
+        let slow = B::matmul_f32(left_large, right_large);
+        let wide = matrix(ROWS, WIDE, a);
+        let running = B::gram_update(GramSum::new(WIDE, device), wide.clone());
+        let running = B::gram_matrix(B::gram_update(running, wide));
         let read = |tensor: Tensor<B, 2>| {
             let data = tensor.try_into_data().map_err(|error| error.to_string())?;
             Ok::<_, String>(data.iter::<f32>().collect())
@@ -112,6 +139,10 @@ impl Computed {
             step: read(stepped.point)?,
             norm,
             selected: read(selected)?,
+            of_rows: read(of_rows)?,
+            of_groups: read(of_groups)?,
+            large: [read(fast)?, read(slow)?],
+            running: read(running)?,
         })
     }
 
@@ -136,7 +167,22 @@ impl Computed {
         compare("a product in f32", &self.fine, ROWS, in_f32)?;
         compare("a Gram matrix", &self.gram, COLUMNS, gram)?;
         compare("a proximal step", &self.step, ROWS, step)?;
+        // How many entries of `others` are larger.
+        let among = |i, j, mut others: std::ops::Range<usize>, kept| {
+            let larger = others
+                .by_ref()
+                .filter(|other| size(i, *other).abs() > size(i, j).abs());
+            if larger.count() < kept { size(i, j) } else { 0.0 }
+        };
+        let of_rows = |i, j| among(i, j, 0..COLUMNS, COLUMNS / 2);
+        let of_groups = |i, j| among(i, j, j / 4 * 4..j / 4 * 4 + 4, 2);
+        let running = |i, j| 2.0 * (0..ROWS).map(|k| a(k, i) * a(k, j)).sum::<f32>();
         compare("a selection of entries", &self.selected, COLUMNS, selected)?;
+        compare("a selection in rows", &self.of_rows, COLUMNS, of_rows)?;
+        compare("a selection in groups", &self.of_groups, COLUMNS, of_groups)?;
+        compare("a running sum", &self.running, WIDE, running)?;
+        compare_sums("a large product", &self.large[0])?;
+        compare_sums("a large product in f32", &self.large[1])?;
         let norm: f64 = values(ROWS, ROWS, product)
             .iter()
             .map(|v| f64::from(*v).powi(2))
@@ -171,6 +217,28 @@ fn compare(
     }
 }
 
+/// Compares the sums of the rows and of the columns of the large product, which take the host far less than the product.
+fn compare_sums(what: &str, found: &[f32]) -> Result<(), String> {
+    let sum = |values: &mut dyn Iterator<Item = f32>| values.map(f64::from).sum::<f64>();
+    let of_b: Vec<f64> = (0..LONG).map(|k| sum(&mut (0..LARGE).map(|j| b(k, j)))).collect();
+    let of_a: Vec<f64> = (0..LONG).map(|k| sum(&mut (0..LARGE).map(|i| a(i, k)))).collect();
+    for at in 0..LARGE {
+        let row: f64 = (0..LONG).map(|k| f64::from(a(at, k)) * of_b[k]).sum();
+        let column: f64 = (0..LONG).map(|k| of_a[k] * f64::from(b(k, at))).sum();
+        let found_row = sum(&mut found[at * LARGE..(at + 1) * LARGE].iter().copied());
+        let found_column = sum(&mut found.iter().skip(at).step_by(LARGE).copied());
+        for (line, found, expected) in [("row", found_row, row), ("column", found_column, column)] {
+            // All sums are whole numbers below 2⁵³.
+            if found != expected {
+                return Err(format!(
+                    "{line} {at} of {what} sums to {found} and should be {expected}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -187,12 +255,17 @@ mod tests {
     #[test]
     fn wrong_values_are_noticed_wherever_they_are() {
         type Part = (&'static str, fn(&mut Computed) -> &mut Vec<f32>);
-        let parts: [Part; 5] = [
+        let parts: [Part; 10] = [
             ("matrix product", |c| &mut c.product),
             ("product in f32", |c| &mut c.fine),
             ("Gram matrix", |c| &mut c.gram),
             ("proximal step", |c| &mut c.step),
-            ("selection", |c| &mut c.selected),
+            ("selection of entries", |c| &mut c.selected),
+            ("selection in rows", |c| &mut c.of_rows),
+            ("selection in groups", |c| &mut c.of_groups),
+            ("running sum", |c| &mut c.running),
+            ("large product", |c| &mut c.large[0]),
+            ("large product in f32", |c| &mut c.large[1]),
         ];
         for (name, part) in parts {
             let faults: [fn(&mut Vec<f32>); 4] = [

@@ -1,7 +1,7 @@
 //! Products that are known to be symmetric, of which only what lies on and above the diagonal is computed, in the strips of
 //! `gram`. Solvers renew inverses with them.
 
-use crate::gram::{mirrored, strip_rows};
+use crate::gram::strip_rows;
 use crate::ops::SolverOps;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -46,7 +46,7 @@ impl<B: SolverOps> UpperHalf<B> {
 
     /// The whole matrix, `[n, n]`: symmetric to the last bit.
     pub fn full(self) -> Tensor<B, 2> {
-        mirrored(self.columns, self.strips)
+        B::mirrored(self.columns, self.strips)
     }
 }
 

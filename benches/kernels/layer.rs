@@ -11,13 +11,11 @@ use fista_pruner_backends::SolverOps;
 use rand::{Rng, SeedableRng};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use std::path::Path;
 use tempfile::TempDir;
 
 const VOCABULARY: usize = 512;
-/// Tokens of a window; a batch of `tokens` has several.
-const WINDOW: usize = 1024;
-
-/// One layer, its weights on disk, and as many tokens as four batches have.
+/// One layer, its weights on disk, and windows of token ids.
 pub(crate) struct DecoderLayer {
     folder: TempDir,
     windows: Vec<Vec<u32>>,
@@ -54,15 +52,13 @@ impl DecoderLayer {
         let file = folder.path().join("model.safetensors");
         safetensors::serialize_to_file(views, None, &file).unwrap();
         let window = || {
-            (0..WINDOW)
+            (0..setting().seq_len)
                 .map(|_| draw.random_range(0..VOCABULARY as u32))
                 .collect()
         };
         Self {
             folder,
-            windows: std::iter::repeat_with(window)
-                .take((4 * setting().tokens).div_ceil(WINDOW))
-                .collect(),
+            windows: std::iter::repeat_with(window).take(setting().samples).collect(),
             config: PruneConfig {
                 batch_tokens: setting().tokens,
                 ..PruneConfig::new(Pattern::unstructured(0.5).unwrap(), Preset::Fast.config())
@@ -70,8 +66,26 @@ impl DecoderLayer {
         }
     }
 
+    /// Copies the checkpoint into `folder`, with the windows as `tokens.safetensors` beside it.
+    pub(crate) fn write(&self, folder: &Path) {
+        std::fs::create_dir_all(folder).unwrap();
+        for name in ["config.json", "model.safetensors"] {
+            std::fs::copy(self.folder.path().join(name), folder.join(name)).unwrap();
+        }
+        let ids: Vec<u8> = self
+            .windows
+            .iter()
+            .flatten()
+            .flat_map(|id| id.to_le_bytes())
+            .collect();
+        let shape = vec![self.windows.len(), setting().seq_len];
+        let view = TensorView::new(Dtype::U32, shape, &ids).unwrap();
+        safetensors::serialize_to_file([("input_ids", view)], None, &folder.join("tokens.safetensors"))
+            .unwrap();
+    }
+
     fn tokens(&self) -> usize {
-        self.windows.len() * WINDOW
+        self.windows.len() * setting().seq_len
     }
 }
 

@@ -11,6 +11,8 @@
 //! | `FISTA_PRUNER_BENCH_SCALE` | what the sizes of LLaMA-3-8B, 4096 and 14336, are divided by: 8 by default, 1 for all of it |
 //! | `FISTA_PRUNER_BENCH_HIDDEN` | instead of that, the hidden size, a multiple of 256; the MLP is 3.5 times as wide |
 //! | `FISTA_PRUNER_BENCH_TOKENS` | tokens of a batch, 4096 by default |
+//! | `FISTA_PRUNER_BENCH_WRITE` | instead of timing anything: a folder for the layer's checkpoint, and token ids to prune it with |
+//! | `FISTA_PRUNER_BENCH_SAMPLES`, `FISTA_PRUNER_BENCH_SEQ_LEN` | how many windows of how many tokens; by default four batches of 1024 |
 //! | `FISTA_PRUNER_BENCH_WIDTHS` | inputs `n` of the Gram matrices, separated by commas: 768,2048 by default |
 
 #![allow(clippy::unwrap_used, reason = "a benchmark may stop at the first surprise")]
@@ -21,7 +23,7 @@ mod measure;
 mod setting;
 
 use divan::Bencher;
-use matrices::{FistaIterations, Gram, Operator, Pair, Polish, Preset, SplittingSteps};
+use matrices::{FistaIterations, Gram, Operator, Pair, Polish, Preset, Product, SplittingSteps};
 use setting::{Shape, setting};
 
 #[global_allocator]
@@ -40,6 +42,10 @@ fn keep_freed_memory() {
 
 fn main() {
     keep_freed_memory();
+    if let Some(folder) = &setting().write {
+        layer::DecoderLayer::new().write(folder);
+        return;
+    }
     divan::Divan::default()
         .sample_count(50)
         .sample_size(1)
@@ -47,6 +53,16 @@ fn main() {
         .config_with_args()
         .main();
     measure::print_table();
+}
+
+#[divan::bench(args = setting().operators())]
+fn product_f32(bencher: Bencher<'_, '_>, shape: Shape) {
+    measure::run(bencher, "product in f32", Product { shape, fast: false });
+}
+
+#[divan::bench(args = setting().operators())]
+fn product_fast(bencher: Bencher<'_, '_>, shape: Shape) {
+    measure::run(bencher, "product, the fast way", Product { shape, fast: true });
 }
 
 /// A batch added to a Gram matrix.
@@ -86,6 +102,19 @@ fn operator_fast(bencher: Bencher<'_, '_>, shape: Shape) {
 fn operator_best(bencher: Bencher<'_, '_>, shape: Shape) {
     let preset = Preset::Best;
     measure::run(bencher, "operator, best", Operator { shape, preset });
+}
+
+/// `fast` beside SparseGPT, from an eighth as many outputs as inputs to four times as many: the times compare, not the shares.
+#[divan::bench(args = setting().ratios())]
+fn ratio_fast(bencher: Bencher<'_, '_>, shape: Shape) {
+    let preset = Preset::Fast;
+    measure::run(bencher, "any ratio, fast", Operator { shape, preset });
+}
+
+#[divan::bench(args = setting().ratios())]
+fn ratio_sparsegpt(bencher: Bencher<'_, '_>, shape: Shape) {
+    let preset = Preset::SparseGpt;
+    measure::run(bencher, "any ratio, SparseGPT", Operator { shape, preset });
 }
 
 /// Statistics, error correction and solver of a decoder layer, from a checkpoint on disk.

@@ -3,7 +3,7 @@
 use crate::measure::{Work, random};
 use crate::setting::{Shape, setting};
 use burn::tensor::Tensor;
-use fista_pruner::config::{Pattern, SolverConfig};
+use fista_pruner::config::{Method, Pattern, SolverConfig};
 use fista_pruner::prune::Accumulator;
 use fista_pruner::solver::{self, LayerProblem, Solution, fista, polish};
 use fista_pruner_backends::{GramSum, Selection, SolverOps, SplittingStep};
@@ -90,6 +90,41 @@ fn problem<B: SolverOps>(shape: Shape, device: &B::Device) -> LayerProblem<B> {
     statistics.problem(shape.name, random(outputs, inputs, 4, device))
 }
 
+/// An operator's weight times a Gram matrix: in f32, which the others are measured by, or the fast way.
+pub(crate) struct Product {
+    pub(crate) shape: Shape,
+    pub(crate) fast: bool,
+}
+
+impl Work for Product {
+    fn shape(&self) -> String {
+        self.shape.to_string()
+    }
+
+    fn product(&self) -> [usize; 3] {
+        of_operator(self.shape)
+    }
+
+    fn operations(&self) -> f64 {
+        one_product(self.shape)
+    }
+
+    fn prepare<B: SolverOps>(&self, device: &B::Device) -> Box<dyn FnMut()> {
+        let Shape { outputs, inputs, .. } = self.shape;
+        let a = random::<B>(outputs, inputs, 1, device);
+        let b = random::<B>(inputs, inputs, 2, device);
+        let fast = self.fast;
+        Box::new(move || {
+            let (a, b) = (a.clone(), b.clone());
+            drop(if fast {
+                B::matmul_fast(a, b)
+            } else {
+                B::matmul_f32(a, b)
+            });
+        })
+    }
+}
+
 fn of_operator(shape: Shape) -> [usize; 3] {
     [shape.outputs, shape.inputs, shape.inputs]
 }
@@ -161,7 +196,7 @@ impl Work for Polish {
     fn prepare<B: SolverOps>(&self, device: &B::Device) -> Box<dyn FnMut()> {
         let problem = problem::<B>(self.shape, device);
         let config = SolverConfig {
-            method: fista_pruner::config::Method::Magnitude,
+            method: Method::Magnitude,
             polish: 0,
             ..SolverConfig::best(None)
         };
@@ -204,7 +239,7 @@ impl Work for SplittingSteps {
         Box::new(move || {
             for _ in 0..AT_ONCE {
                 state = state.take().map(|(right, shifted)| {
-                    let moved = right.matmul(inverse.clone());
+                    let moved = B::matmul_fast(right, inverse.clone());
                     B::splitting_step(moved, weight.clone(), shifted, None, step)
                 });
             }
@@ -216,6 +251,7 @@ impl Work for SplittingSteps {
 pub(crate) enum Preset {
     Fast,
     Best,
+    SparseGpt,
 }
 
 impl Preset {
@@ -223,6 +259,11 @@ impl Preset {
         match self {
             Self::Fast => SolverConfig::fast(None),
             Self::Best => SolverConfig::best(None),
+            Self::SparseGpt => SolverConfig {
+                method: Method::SparseGpt,
+                polish: 0,
+                ..SolverConfig::fast(None)
+            },
         }
     }
 }
@@ -249,7 +290,12 @@ impl Work for Operator {
     }
 
     fn operations(&self) -> f64 {
-        solve(&self.preset.config(), self.shape.outputs, self.shape.inputs)
+        let (outputs, inputs) = (self.shape.outputs, self.shape.inputs);
+        match self.preset {
+            // An inverse, its factor, and each column's error taken to the columns behind it.
+            Preset::SparseGpt => 4.0 / 3.0 * (inputs as f64).powi(3) + one_product(self.shape) / 2.0,
+            preset => solve(&preset.config(), outputs, inputs),
+        }
     }
 
     fn prepare<B: SolverOps>(&self, device: &B::Device) -> Box<dyn FnMut()> {

@@ -56,7 +56,7 @@ impl<W: Work> DeviceJob for Job<'_, '_, W> {
         let operations = self.work.operations();
         let product_rate = product_rate::<B>(self.work.product(), device);
         let mut step = self.work.prepare::<B>(device);
-        // Memory is touched for the first time, and kernels are tuned.
+        // Memory is touched for the first time, and kernels are compiled.
         timed::<B>(device, &mut *step);
         let mut seconds = f64::INFINITY;
         self.bencher
@@ -80,13 +80,13 @@ fn timed<B: SolverOps>(device: &B::Device, work: &mut dyn FnMut()) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-/// Operations a second of `[m, k] · [k, n]`, the fastest of several.
+/// Operations a second of `[m, k] · [k, n]` in f32, the fastest of several.
 fn product_rate<B: SolverOps>(shape: [usize; 3], device: &B::Device) -> f64 {
     let mut rates = PRODUCT_RATES.lock().unwrap();
     *rates.entry(shape).or_insert_with(|| {
         let [m, k, n] = shape;
         let (a, b) = (random::<B>(m, k, 1, device), random::<B>(k, n, 2, device));
-        let mut product = || drop(a.clone().matmul(b.clone()));
+        let mut product = || drop(B::matmul_f32(a.clone(), b.clone()));
         let mut seconds = timed::<B>(device, &mut product);
         let started = Instant::now();
         for repeat in 0..50 {

@@ -2,6 +2,7 @@
 
 use fista_pruner_backends::DeviceSpec;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 /// Sizes and device of a run.
@@ -15,6 +16,11 @@ pub(crate) struct Setting {
     pub(crate) kv_heads: usize,
     /// Tokens of a batch.
     pub(crate) tokens: usize,
+    /// Windows of the layer's text, and tokens of a window.
+    pub(crate) samples: usize,
+    pub(crate) seq_len: usize,
+    /// Where the layer is written to instead of being timed.
+    pub(crate) write: Option<PathBuf>,
     /// Inputs of the Gram matrices.
     pub(crate) widths: Vec<usize>,
 }
@@ -47,6 +53,18 @@ impl Setting {
             shape("down_proj", self.hidden, self.intermediate),
         ]
     }
+
+    /// Operators of one number of inputs, the hidden size times two, with few outputs and with many.
+    pub(crate) fn ratios(&self) -> Vec<Shape> {
+        let inputs = 2 * self.hidden;
+        [(1, 8), (1, 4), (1, 2), (1, 1), (2, 1), (4, 1)]
+            .map(|(over, under)| Shape {
+                name: "",
+                outputs: inputs * over / under,
+                inputs,
+            })
+            .to_vec()
+    }
 }
 
 /// The one setting of this process.
@@ -65,7 +83,11 @@ pub(crate) fn setting() -> &'static Setting {
             hidden.is_multiple_of(256),
             "FISTA_PRUNER_BENCH_HIDDEN must be a multiple of 256"
         );
+        let (tokens, seq_len) = (number("TOKENS", 4096), number("SEQ_LEN", 1024));
         Setting {
+            samples: number("SAMPLES", (4 * tokens).div_ceil(seq_len)),
+            seq_len,
+            write: text("WRITE").map(PathBuf::from),
             device: device
                 .parse()
                 .unwrap_or_else(|e| panic!("FISTA_PRUNER_BENCH_DEVICE: {e}")),
@@ -73,7 +95,7 @@ pub(crate) fn setting() -> &'static Setting {
             intermediate: hidden / 2 * 7,
             heads: hidden / 128,
             kv_heads: (hidden / 512).max(1),
-            tokens: number("TOKENS", 4096),
+            tokens,
             widths: widths.split(',').map(|n| parse("WIDTHS", n.trim())).collect(),
         }
     })

@@ -6,6 +6,7 @@ use crate::parts::on_host;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData};
+use fista_pruner_backends::product;
 
 /// Scores held at once, in elements (64 MB of f32); softmax holds a second copy for a moment.
 const MAX_SCORES: usize = 16 << 20;
@@ -147,7 +148,7 @@ impl<B: Backend> Band<B> {
             .reshape([batch, groups, together * count, dim]);
         let k = k.clone().slice_dim(2, first..last).swap_dims(2, 3);
         let v = v.clone().slice_dim(2, first..last);
-        let mut scores = q.matmul(k).reshape([batch * heads, count * seen]);
+        let mut scores = product(q, k).reshape([batch * heads, count * seen]);
         if let Some(table) = &self.table {
             let shift = self.keys - position;
             let mask = table
@@ -157,10 +158,8 @@ impl<B: Backend> Band<B> {
             scores = scores + mask;
         }
         let shares = softmax(scores.reshape([batch * heads, count, seen]), 2);
-        shares
-            .reshape([batch, groups, together * count, seen])
-            .matmul(v)
-            .reshape([batch, heads, count, values])
+        let shares = shares.reshape([batch, groups, together * count, seen]);
+        product(shares, v).reshape([batch, heads, count, values])
     }
 }
 

@@ -11,6 +11,7 @@ use burn::nn::Linear;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
+use fista_pruner_backends::product;
 
 /// Logits held at once by [`Head::token_nll`], in elements (128 MB of f32).
 const MAX_LOGITS: usize = 32 << 20;
@@ -104,7 +105,7 @@ impl<B: Backend> Head<B> {
 
     /// Logits of rows `x [rows, columns]`: `[rows, part]` of each part of the vocabulary.
     fn logits<'a>(&'a self, x: &'a Tensor<B, 2>) -> impl Iterator<Item = Tensor<B, 2>> + 'a {
-        let part = |weight: &Tensor<B, 2>| x.clone().matmul(weight.clone().transpose());
+        let part = |weight: &Tensor<B, 2>| product(x.clone(), weight.clone().transpose());
         self.weight.iter().map(part)
     }
 

@@ -7,6 +7,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use fista_pruner_backends::gpu_product;
 
 /// A name and the shape that the configuration gives it.
 pub(crate) type NamedShape = (String, Vec<usize>);
@@ -132,7 +133,12 @@ pub(crate) fn linear_tensors(tensors: &mut Vec<NamedShape>, name: &str, shape: [
 /// Batch and tokens are folded into one axis: a single large product keeps all cores busy at any batch size.
 pub(crate) fn apply_linear<B: Backend>(linear: &Linear<B>, x: Tensor<B, 3>) -> Tensor<B, 3> {
     let [batch, tokens, features] = x.dims();
-    let y = linear.forward(x.reshape([batch * tokens, features]));
+    let x = x.reshape([batch * tokens, features]);
+    let y = match (gpu_product(&x, &linear.weight.val()), &linear.bias) {
+        (Some(y), Some(bias)) => y + bias.val().unsqueeze(),
+        (Some(y), None) => y,
+        (None, _) => linear.forward(x),
+    };
     let [_, out] = y.dims();
     y.reshape([batch, tokens, out])
 }

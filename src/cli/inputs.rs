@@ -1,12 +1,13 @@
 //! From arguments to what the library takes: the model, the windows of its data, the device, the hub.
 
 use super::args::{CalibrationArgs, DrawArgs, EvaluationArgs, Global, ModelArgs};
+use super::log;
 use super::progress::DownloadBar;
 use crate::checkpoint::{Model, ModelName};
 use crate::error::{ConfigError, Error, Result};
 use crate::hub::{Hub, HubError, from_environment_telling};
 use crate::text::{CalibrationData, EvaluationData, TokenWindows};
-use fista_pruner_backends::{DeviceSpec, open, open_default};
+use fista_pruner_backends::{DeviceKind, DeviceSpec, compiles_first, open, open_default};
 
 /// Opens the hub that the environment describes, with a bar for downloads.
 pub(crate) fn hub(quiet: bool) -> impl FnMut() -> Result<Hub<'static>, HubError> {
@@ -123,13 +124,28 @@ pub(crate) fn device(global: &Global) -> Result<DeviceSpec> {
 pub(crate) fn devices(global: &Global) -> Result<Vec<DeviceSpec>> {
     if !global.device.is_empty() {
         for device in &global.device {
+            announce(device, global.quiet);
             open(device)?;
         }
         return Ok(global.device.clone());
     }
+    let cuda = DeviceSpec {
+        kind: DeviceKind::Cuda,
+        index: None,
+    };
+    announce(&cuda, global.quiet);
     let (device, passed_over) = open_default()?;
     for error in passed_over {
         tracing::warn!("{error}; using `{}`", device.shown());
     }
     Ok(vec![device])
+}
+
+/// Why nothing seems to happen when a GPU is opened for the first time.
+fn announce(device: &DeviceSpec, quiet: bool) {
+    if !quiet && compiles_first(device) {
+        log::note(
+            "the first start on this GPU compiles its kernels, which takes up to a minute; later starts take seconds",
+        );
+    }
 }

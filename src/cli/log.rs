@@ -89,6 +89,13 @@ pub(super) fn interrupted(message: &str, signal: &str) {
     }
 }
 
+/// Says what is good to know while the program goes on.
+pub(super) fn note(fact: &str) {
+    if !progress::is_json() {
+        say(&format!("{} {fact}\n", label("note:", AnsiColor::Cyan)));
+    }
+}
+
 /// Nobody can be told that stderr cannot be written.
 fn say(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());

@@ -140,6 +140,7 @@ pub(crate) fn run(args: &ShrinkArgs, global: &Global) -> Result<()> {
     let evaluation = args
         .evaluate
         .of_run(&model, text_field, args.shard.is_some(), global)?;
+    fista_pruner_backends::exact_memory();
     let devices = inputs::devices(global)?;
     let run = PruneRun::on(&model, &calibration, config, &args.output, devices);
     let run = PruneRun {

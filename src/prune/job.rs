@@ -163,6 +163,7 @@ impl<'a> PruneRun<'a> {
             evaluation_tokens: self.evaluation.map_or(0, TokenWindows::tokens),
             window: self.calibration.seq_len,
             layers: layers.clone(),
+            devices: self.devices.len(),
             device_is_host: device.kind.is_host(),
             states: StatePlace::Device,
             offload: self.offload,

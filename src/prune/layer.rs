@@ -311,8 +311,9 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
             problems.push(problem);
         }
         let tokens = statistics.tokens;
-        // The drift's matrices have served.
+        // The drift's matrices have served, and what the statistics were made with.
         drop(statistics);
+        B::give_back_memory(&self.device);
         let mut together = Together::new(problems);
         if self.source.offload {
             together = together.offloaded()?;
@@ -339,6 +340,9 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
             observer.event(report.event(branch));
             state.outcome.operators.push(report);
         }
+        drop(problems);
+        drop(together);
+        B::give_back_memory(&self.device);
         Ok(())
     }
 

@@ -79,7 +79,7 @@ pub(super) fn prune_together<B: SolverOps>(
             .map(|(operator, (right, shifted))| {
                 // A later step decides.
                 let moved = if step < exact_from {
-                    right.matmul(inverse.matrix())
+                    B::matmul_fast(right, inverse.matrix())
                 } else {
                     B::matmul_f32(right, inverse.matrix())
                 };

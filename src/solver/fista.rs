@@ -3,7 +3,7 @@
 //! Legend: see [`super`]; `L = λ_max(G)`, `λ` weighs the ℓ1 term, `t` is FISTA's momentum sequence.
 
 use super::warm_start::warm_start;
-use super::{LayerProblem, Round, Solution, SolveInfo, StopReason, download, scaled};
+use super::{LayerProblem, Round, Solution, SolveInfo, StopReason, download, largest, scaled};
 use crate::config::{
     ComparisonGroup, FistaConfig, LambdaSearch, LambdaUnit, Pattern, Scaling, SolverConfig, WarmStart,
 };
@@ -226,9 +226,7 @@ pub fn prune<B: SolverOps>(
 
 /// The smallest λ whose minimiser is zero: the largest entry of the gradient there, `|W G − P|`.
 fn zeroing_lambda<B: SolverOps>(problem: &LayerProblem<B>) -> Result<f64> {
-    let gradient = problem.gradient(problem.weight.zeros_like());
-    let largest = download(gradient.abs().max().reshape([1, 1]))?;
-    Ok(f64::from(largest[0]))
+    largest(problem.gradient(problem.weight.zeros_like()))
 }
 
 fn algorithm_1<B: SolverOps>(

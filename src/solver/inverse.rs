@@ -1,7 +1,7 @@
 //! `(G + ρI)⁻¹` for a ρ that grows: by factorisation on the host where that is the cheaper way, by matrix products on the
 //! device where moving the matrix is not.
 
-use super::{CHUNK, download};
+use super::{CHUNK, download, largest};
 use crate::error::{Error, Result, SolverError};
 use burn::tensor::{Tensor, TensorData};
 use faer::dyn_stack::{MemBuffer, MemStack};
@@ -119,7 +119,7 @@ impl<B: SolverOps> Inverse<B> {
         for _ in 0..NEWTON_STEPS {
             let image = B::matmul_f32(self.gram.clone(), x.clone()) + x.clone().mul_scalar(rho);
             let residual = from_identity(image, 1.0);
-            let worst = f64::from(download(residual.clone().abs().max().reshape([1, 1]))?[0]);
+            let worst = largest(residual.clone())?;
             if !worst.is_finite() {
                 return Ok(false);
             }

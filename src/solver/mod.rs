@@ -39,7 +39,7 @@ mod warm_start;
 
 pub(crate) use columns::unit_scores;
 pub use error::SolverError;
-pub(crate) use problem::{CHUNK, download, not_below_zero};
+pub(crate) use problem::{CHUNK, download, largest, not_below_zero};
 pub use problem::{LayerProblem, Means};
 pub use solution::{Round, Solution, SolveInfo, StopReason};
 pub(crate) use together::Together;

@@ -4,7 +4,8 @@ use super::SolverError;
 use crate::error::{Error, Result};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use fista_pruner_backends::SolverOps;
+use fista_pruner_backends::{SolverOps, device_failure};
+use fista_pruner_models::on_host;
 
 /// One operator's pruning problem, on a device.
 #[derive(Debug, Clone)]
@@ -130,14 +131,90 @@ pub(crate) fn not_below_zero(value: f64) -> f64 {
     if value < 0.0 { 0.0 } else { value }
 }
 
-/// Row-major values of a matrix on the host.
+/// What is read from a GPU at once, in bytes. A GPU's library takes memory of the host that cannot be moved for it, as much as is
+/// read, and keeps it.
+const READ_AT_ONCE: usize = 64 << 20;
+
+/// Row-major values of a tensor on the host.
 ///
 /// # Errors
-/// When the device reports a failure.
+/// When the device reports a failure, or failed at something before.
 pub(crate) fn download<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>> {
+    if on_host::<B>(&tensor.device()) {
+        return read(tensor);
+    }
+    download_by(tensor, READ_AT_ONCE)
+}
+
+/// In blocks of rows of at most so many bytes, or single rows.
+fn download_by<B: Backend, const D: usize>(tensor: Tensor<B, D>, bytes: usize) -> Result<Vec<f32>> {
+    let (rows, entries) = (tensor.dims()[0], tensor.shape().num_elements());
+    if entries * size_of::<f32>() <= bytes {
+        return read(tensor);
+    }
+    let height = (bytes / size_of::<f32>() / (entries / rows)).max(1);
+    let mut values = Vec::with_capacity(entries);
+    for start in (0..rows).step_by(height) {
+        let block = tensor.clone().slice_dim(0, start..(start + height).min(rows));
+        values.extend(read(block)?);
+    }
+    Ok(values)
+}
+
+fn read<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>> {
     let failed = |reason: String| Error::from(SolverError::DeviceFailed { reason });
     let data = tensor.try_into_data().map_err(|e| failed(e.to_string()))?;
+    if let Some(reason) = device_failure() {
+        return Err(failed(reason));
+    }
     data.convert::<f32>()
         .into_vec::<f32>()
         .map_err(|e| failed(format!("{e:?}")))
+}
+
+/// The largest size of an entry; not a number where an entry is none, which the maximum of a GPU passes over.
+///
+/// # Errors
+/// As [`download`].
+pub(crate) fn largest<B: SolverOps>(matrix: Tensor<B, 2>) -> Result<f64> {
+    let nothing = B::inner(matrix.clone(), matrix.zeros_like());
+    let largest = download(matrix.abs().max().reshape([1, 1]))?;
+    Ok(f64::from(largest[0]) + nothing)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use burn::backend::Flex;
+
+    #[test]
+    fn blocks_of_rows_are_the_whole() {
+        let values: Vec<f32> = (0..7 * 3 * 2).map(|k| k as f32).collect();
+        let tensor =
+            Tensor::<Flex, 3>::from_data(TensorData::new(values.clone(), [7, 3, 2]), &Default::default());
+        // Less than a row, two rows, and all.
+        for bytes in [1, 48, 1 << 20] {
+            assert_eq!(download_by(tensor.clone(), bytes).unwrap(), values);
+        }
+        let nothing = Tensor::<Flex, 2>::zeros([0, 3], &Default::default());
+        assert_eq!(download_by(nothing, 1).unwrap(), Vec::<f32>::new());
+    }
+
+    #[test]
+    fn the_largest_of_what_is_no_number_is_none() {
+        let of = |values: [f32; 4]| {
+            largest::<Flex>(Tensor::from_data(
+                TensorData::new(values.to_vec(), [2, 2]),
+                &Default::default(),
+            ))
+            .unwrap()
+        };
+        assert_eq!(of([1.0, -3.0, 2.0, 0.0]), 3.0);
+        assert_eq!(of([f32::MAX, -1.0, 0.0, 1.0]), f64::from(f32::MAX));
+        for none in [f32::NAN, f32::INFINITY] {
+            assert!(!of([1.0, none, 2.0, 0.0]).is_finite());
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The operators of one group, solved side by side: they see the same inputs, so they have one Gram matrix, and what is made
 //! of it serves all of them. In: problems, patterns. Out: a solution each, the same to the last bit as of each alone.
 
+use super::problem::download;
 use super::ridge::with_ridge;
 use super::solution::dense;
 use super::{LayerProblem, Solution, SolverError, admm, columns, fista, magnitude, polish, sparsegpt, wanda};
@@ -12,7 +13,7 @@ use fista_pruner_backends::SolverOps;
 /// Problems with one Gram matrix.
 pub(crate) struct Together<B: SolverOps> {
     problems: Vec<LayerProblem<B>>,
-    /// The Gram matrix on the host, while it is not on the device; the problems have an empty one then.
+    /// The Gram matrix on the host, while it is not on the device; the problems have one of a single zero then.
     away: Option<TensorData>,
 }
 
@@ -30,16 +31,14 @@ impl<B: SolverOps> Together<B> {
     pub(crate) fn offloaded(mut self) -> Result<Self> {
         if let Some(first) = self.problems.first_mut() {
             let device = first.gram.device();
-            let gram = std::mem::replace(&mut first.gram, Tensor::empty([0, 0], &device));
+            // Not an empty one, which a GPU has no memory of.
+            let nothing = Tensor::zeros([1, 1], &device);
+            let gram = std::mem::replace(&mut first.gram, nothing.clone());
             for problem in &mut self.problems {
-                problem.gram = Tensor::empty([0, 0], &device);
+                problem.gram = nothing.clone();
             }
-            let data = gram.try_into_data().map_err(|e| {
-                Error::from(SolverError::DeviceFailed {
-                    reason: e.to_string(),
-                })
-            })?;
-            self.away = Some(data);
+            let shape = gram.dims();
+            self.away = Some(TensorData::new(download(gram)?, shape));
         }
         Ok(self)
     }

@@ -1,6 +1,6 @@
 //! The whole program on the devices that `FISTA_PRUNER_DEVICES` names (`wgpu,cuda:1`, …), beside Flex.
 
-#[cfg(all(feature = "wgpu", target_os = "linux"))]
+#[cfg(all(any(feature = "wgpu", feature = "cuda"), target_os = "linux"))]
 use crate::command::Outcome;
 use crate::command::Workspace;
 use crate::common::values;
@@ -81,12 +81,49 @@ fn a_pruned_demo_is_that_of_flex() {
     }
 }
 
+/// Kernels are chosen by sizes and device, not by the clock.
+#[test]
+fn a_second_run_gives_the_same_bytes() {
+    for device in devices() {
+        let workspace = Workspace::new();
+        let [first, second] = [(), ()].map(|()| {
+            prune(
+                &workspace,
+                &device,
+                "--preset fast --sparsity 0.5 --targets layers.0 --max-windows 1",
+            );
+            workspace.read(&format!("{device}/model.safetensors"))
+        });
+        assert!(first == second, "the weights of two runs on {device} differ");
+    }
+}
+
 fn assert_close(field: &str, found: &Value, expected: &Value, tolerance: f64) {
     let [a, b] = [found, expected].map(|object| object[field].as_f64().unwrap());
     assert!(
         (a - b).abs() <= tolerance * b,
         "{field} is {a}, on flex {b}, of {found}"
     );
+}
+
+/// A machine on which the driver sees no GPU, or that has no driver.
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+#[test]
+fn a_machine_without_an_nvidia_gpu() {
+    let workspace = Workspace::new();
+    let run = |line: &str| {
+        let mut command = workspace.command(line);
+        command.env("CUDA_VISIBLE_DEVICES", "");
+        Outcome::of(command)
+    };
+    let line = "eval --max-windows 1 --device cuda";
+    let outcome = run(line);
+    outcome.check_failure(line, &["`cuda` cannot be opened: the NVIDIA driver", "hint:"]);
+    assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+    // Without a name, another device is taken, and it is said once why.
+    let outcome = run("eval --max-windows 1");
+    let reasons = outcome.stderr.matches("`cuda` cannot be opened").count();
+    assert_eq!(reasons, 1, "{}", outcome.stderr);
 }
 
 /// No driver, or no adapter of that number, is an error that says what there is and what to do.

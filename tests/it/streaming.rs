@@ -258,18 +258,20 @@ fn a_layer_of_70b_fits_a_40_gb_device() {
 
     let model = Model::open(&workspace.path("model")).unwrap();
     let config = PruneConfig::new(Pattern::unstructured(0.5).unwrap(), SolverConfig::best(None));
-    let at = |states: StatePlace, offload: bool| {
+    let on = |devices: usize, states: StatePlace, offload: bool| {
         let room = Room {
             tokens: 128 * 2048,
             evaluation_tokens: 0,
             window: 2048,
             layers: 0..LAYERS,
+            devices,
             device_is_host: false,
             states,
             offload,
         };
         plan(&model.checkpoint, &model.decoder, &config, &room).unwrap()
     };
+    let at = |states, offload| on(1, states, offload);
     let (device, host, disk) = (
         at(StatePlace::Device, false),
         at(StatePlace::Host, false),
@@ -285,5 +287,14 @@ fn a_layer_of_70b_fits_a_40_gb_device() {
     assert_eq!(host.device_bytes, disk.device_bytes);
     // Two paths of the widest input and the residual, in f32.
     assert_eq!(disk.activation_disk_bytes, 4 * 2 * 128 * 2048 * (28672 + 8192));
+    // The first of several devices also takes the windows through the dense model; what enters a layer waits on the host.
+    let two = on(2, StatePlace::Disk, false);
+    let hidden = 4 * 128 * 2048 * 8192;
+    assert!(
+        two.device_bytes > disk.device_bytes + hidden,
+        "{:e}",
+        two.device_bytes
+    );
+    assert_eq!(two.host_bytes, disk.host_bytes + 5 * hidden);
     assert!(device.device_bytes > host.device_bytes + disk.activation_disk_bytes / 2);
 }

@@ -14,12 +14,47 @@ pub(super) const BINS: u32 = 16;
 /// Digits of a size.
 pub(super) const DIGITS: u32 = 8;
 
+/// Side of a square that a cube mirrors.
+pub(super) const SIDE: u32 = 32;
+
 /// Memory of a cube's counts.
 const COUNTS: usize = (UNITS * BINS) as usize;
 
 #[cube]
 fn size(value: f32) -> u32 {
     u32::reinterpret(value) & 0x7fff_ffffu32
+}
+
+/// A unit's counts of digits, two to a number: it looks at less than 2^16 entries.
+#[cube]
+fn no_counts() -> Array<u32> {
+    let mut bins = Array::<u32>::new((BINS / 2) as usize);
+    #[unroll]
+    for pair in 0..BINS / 2 {
+        bins[pair as usize] = 0u32.runtime();
+    }
+    bins
+}
+
+/// Counts a digit, if its entry agrees.
+#[cube]
+fn count(bins: &mut Array<u32>, digit: u32, agrees: bool) {
+    let one = select(agrees, 1u32 << (16 * (digit & 1)), 0u32);
+    #[unroll]
+    for pair in 0..BINS / 2 {
+        bins[pair as usize] += select(digit >> 1 == pair, one, 0u32);
+    }
+}
+
+/// Puts a unit's counts where the others find them, `[UNITS, BINS]`.
+#[cube]
+fn share(bins: &Array<u32>, shared: &mut SharedMemory<u32>) {
+    #[unroll]
+    for pair in 0..BINS / 2 {
+        let at = UNIT_POS * BINS + 2 * pair;
+        shared[at as usize] = bins[pair as usize] & 0xffffu32;
+        shared[(at + 1) as usize] = bins[pair as usize] >> 16;
+    }
 }
 
 /// What an entry's cut leaves: see [`SolverOps::splitting_step`](crate::SolverOps::splitting_step).
@@ -49,96 +84,93 @@ fn finish(
     shifted[i] = next;
 }
 
-/// The `rank`-th smallest size as far as `digits` digits of it are known from `counts [DIGITS, BINS]`, and how many of the
-/// entries that agree in them are still to be passed: `found[0]` and `found[1]`.
-#[cube]
-fn settle(counts: &Array<Atomic<u32>>, found: &mut Array<u32>, digits: u32, rank: u32) {
-    found[0] = 0u32.runtime();
-    found[1] = rank;
-    for digit in 0..digits {
-        let mut searching = true.runtime();
-        for bin in 0..BINS {
-            let count = counts[(digit * BINS + bin) as usize].load();
-            if searching {
-                if found[1] > count {
-                    found[1] -= count;
-                } else {
-                    found[0] = found[0] * BINS + bin;
-                    searching = false;
-                }
-            }
-        }
-    }
-}
-
-/// Counts the next digit of the sizes of `Z` in `counts [DIGITS, BINS]`, which begin as zeros. The first time, `z` holds
-/// the moved point and takes `Z = moved + shifted`.
+/// Counts the next digit of the sizes of `Z` in `counts [BINS]`, which begin as zeros, among the entries that agree with the
+/// border's digits so far, `found[0]`. The first time, `z` holds the moved point and takes `Z = moved + shifted`.
 #[cube(launch_unchecked)]
 pub(super) fn count_digit(
     z: &mut Array<f32>,
     shifted: &Array<f32>,
     counts: &Array<Atomic<u32>>,
+    found: &Array<u32>,
     digit: u32,
-    rank: u32,
     #[comptime] first: bool,
 ) {
-    let mut found = Array::<u32>::new(2usize);
-    settle(counts, &mut found, digit, rank);
+    let border = found[0];
     let shift = 4 * (DIGITS - 1 - digit);
 
-    let mut bins = Array::<u32>::new(BINS as usize);
-    #[unroll]
-    for bin in 0..BINS {
-        bins[bin as usize] = 0u32.runtime();
-    }
+    let mut bins = no_counts();
     let mut i = ABSOLUTE_POS;
     while i < z.len() {
         if first {
             z[i] = z[i] + shifted[i];
         }
         let key = size(z[i]) >> shift;
-        let agrees = key >> 4 == found[0];
-        #[unroll]
-        for bin in 0..BINS {
-            bins[bin as usize] += u32::cast_from(agrees && key & (BINS - 1) == bin);
-        }
+        count(&mut bins, key & (BINS - 1), key >> 4 == border);
         i += CUBE_COUNT * CUBE_DIM as usize;
     }
 
     let mut shared = SharedMemory::<u32>::new(COUNTS);
-    #[unroll]
-    for bin in 0..BINS {
-        shared[(UNIT_POS * BINS + bin) as usize] = bins[bin as usize];
-    }
+    share(&bins, &mut shared);
     sync_cube();
     if UNIT_POS < BINS {
         let mut total = 0u32;
         for unit in 0..UNITS {
             total += shared[(unit * BINS + UNIT_POS) as usize];
         }
-        counts[(digit * BINS + UNIT_POS) as usize].fetch_add(total);
+        counts[UNIT_POS as usize].fetch_add(total);
     }
 }
 
-/// Finishes a step over a whole matrix: what is no larger than the `rank`-th smallest size goes, and nothing where `rank`
-/// is 0.
+/// What the counts of a digit say, by one unit: `found[0]` takes the border's next digit, and `found[1]` how many of the entries
+/// that agree in all digits so far are still to be passed, at first `rank`. The counts are zeros again.
+#[cube(launch_unchecked)]
+pub(super) fn settle_digit(
+    counts: &mut Array<u32>,
+    found: &mut Array<u32>,
+    rank: u32,
+    #[comptime] first: bool,
+) {
+    if ABSOLUTE_POS == 0usize {
+        let mut left = rank;
+        if !first {
+            left = found[1];
+        }
+        let mut next = 0u32.runtime();
+        let mut searching = true.runtime();
+        for bin in 0..BINS {
+            let count = counts[bin as usize];
+            counts[bin as usize] = 0u32;
+            if searching {
+                if left > count {
+                    left -= count;
+                } else {
+                    next = bin;
+                    searching = false;
+                }
+            }
+        }
+        found[0] = found[0] * BINS + next;
+        found[1] = left;
+    }
+}
+
+/// Finishes a step over a whole matrix: what is no larger than the border `found[0]` goes, and nothing where `rank` is 0.
 #[cube(launch_unchecked)]
 pub(super) fn finish_matrix(
     z: &mut Array<f32>,
     shifted: &mut Array<f32>,
     weight: &Array<f32>,
     drift: &Array<f32>,
-    counts: &Array<Atomic<u32>>,
+    found: &Array<u32>,
     rank: u32,
     rho: f32,
     dual_factor: f32,
     #[comptime] drifting: bool,
 ) {
-    let mut found = Array::<u32>::new(2usize);
-    settle(counts, &mut found, DIGITS, rank);
+    let border = found[0];
     let mut i = ABSOLUTE_POS;
     while i < z.len() {
-        let stays = rank == 0 || size(z[i]) > found[0];
+        let stays = rank == 0 || size(z[i]) > border;
         finish(z, shifted, weight, drift, i, stays, rho, dual_factor, drifting);
         i += CUBE_COUNT * CUBE_DIM as usize;
     }
@@ -188,11 +220,7 @@ pub(super) fn cut_rows(
             4 * (DIGITS - 1) - 4 * digit,
             4 * (DIGITS + place_digits - 1) - 4 * digit,
         ) & 31u32;
-        let mut bins = Array::<u32>::new(BINS as usize);
-        #[unroll]
-        for bin in 0..BINS {
-            bins[bin as usize] = 0u32.runtime();
-        }
+        let mut bins = no_counts();
         let mut place = UNIT_POS;
         while place < end {
             let key = size(z[first + place as usize]);
@@ -204,16 +232,10 @@ pub(super) fn cut_rows(
                 by_size >> 4 == border,
                 key == border && by_place >> 4 == border_place,
             );
-            #[unroll]
-            for bin in 0..BINS {
-                bins[bin as usize] += u32::cast_from(agrees && found & (BINS - 1) == bin);
-            }
+            count(&mut bins, found & (BINS - 1), agrees);
             place += UNITS;
         }
-        #[unroll]
-        for bin in 0..BINS {
-            shared[(UNIT_POS * BINS + bin) as usize] = bins[bin as usize];
-        }
+        share(&bins, &mut shared);
         sync_cube();
         if UNIT_POS < BINS {
             let mut total = 0u32;
@@ -325,4 +347,71 @@ pub(super) fn compensated_add(
     let gained = f32::reinterpret(u32::reinterpret(total - before) ^ zero);
     sum[i] = total;
     compensation[i] = gained - corrected;
+}
+
+/// `Σ a ⊙ b` of each row of matrices `[rows, columns]`; one cube a row. Units add up every `UNITS`-th product, and then by halves.
+#[cube(launch_unchecked)]
+pub(super) fn row_products(a: &Array<f32>, b: &Array<f32>, sums: &mut Array<f32>, rows: u32, columns: u32) {
+    let row = CUBE_POS;
+    // As in `cut_rows`.
+    let end = select(row < rows as usize, columns, 0u32);
+    let first = row * columns as usize;
+    let mut sum = f32::new(0.0);
+    let mut place = UNIT_POS;
+    while place < end {
+        let i = first + place as usize;
+        sum += a[i] * b[i];
+        place += UNITS;
+    }
+    let mut shared = SharedMemory::<f32>::new(UNITS as usize);
+    shared[UNIT_POS as usize] = sum;
+    sync_cube();
+    let mut half = (UNITS / 2).runtime();
+    while half > 0 {
+        if UNIT_POS < half {
+            shared[UNIT_POS as usize] = shared[UNIT_POS as usize] + shared[(UNIT_POS + half) as usize];
+        }
+        sync_cube();
+        half /= 2;
+    }
+    if UNIT_POS == 0 && row < rows as usize {
+        sums[row] = shared[0usize];
+    }
+}
+
+/// Writes rows from `start` on of a symmetric matrix `full [columns, columns]`, and their mirror image, from a `strip [height,
+/// columns − start]` whose first column is on the diagonal: one cube a square of [`SIDE`] entries.
+#[cube(launch_unchecked)]
+#[allow(clippy::manual_div_ceil, reason = "the dialect does not know it")]
+pub(super) fn mirror_strip(strip: &Array<f32>, full: &mut Array<f32>, start: u32, height: u32, columns: u32) {
+    let width = columns - start;
+    let across = (width + SIDE - 1) / SIDE;
+    let square = CUBE_POS as u32;
+    let (top, left) = (square / across * SIDE, square % across * SIDE);
+    let (line, lane) = (UNIT_POS / SIDE, UNIT_POS % SIDE);
+
+    // A column more, so that a column's entries lie in different banks.
+    let mut shared = SharedMemory::<f32>::new((SIDE * (SIDE + 1)) as usize);
+    #[unroll]
+    for step in 0..SIDE / (UNITS / SIDE) {
+        let at = step * (UNITS / SIDE) + line;
+        let (row, column) = (top + at, left + lane);
+        if row < height && column < width {
+            let value = strip[(row * width + column) as usize];
+            shared[(at * (SIDE + 1) + lane) as usize] = value;
+            if column >= row {
+                full[((start + row) * columns + start + column) as usize] = value;
+            }
+        }
+    }
+    sync_cube();
+    #[unroll]
+    for step in 0..SIDE / (UNITS / SIDE) {
+        let at = step * (UNITS / SIDE) + line;
+        let (row, column) = (top + lane, left + at);
+        if row < height && column < width && column > row {
+            full[((start + column) * columns + start + row) as usize] =
+                shared[(lane * (SIDE + 1) + at) as usize];
+        }
+    }
 }

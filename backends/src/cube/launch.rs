@@ -1,13 +1,13 @@
 //! How the kernels are put to work on matrices: buffers, numbers of cubes, which kernel suits a selection.
 
-use super::kernels::{self, BINS, DIGITS, UNITS};
+use super::kernels::{self, BINS, DIGITS, SIDE, UNITS};
 use super::queue::Kernel;
 use crate::ops::SplittingStep;
 use crate::selection::Selection;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::zeros_client;
+use burn_cubecl::ops::numeric::{empty_device_contiguous_dtype, zeros_client};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
@@ -82,6 +82,87 @@ impl<R: CubeRuntime> Kernel<R> for CompensatedAdd {
     }
 }
 
+/// [`SolverOps::row_products`](crate::SolverOps::row_products) of two matrices.
+#[derive(Debug)]
+pub(super) struct RowProducts;
+
+impl<R: CubeRuntime> Kernel<R> for RowProducts {
+    const NAME: &'static str = "row_products";
+    const OUTPUTS: usize = 1;
+
+    fn shape(&self, inputs: &[Shape]) -> Shape {
+        Shape::new([inputs[0][0], 1])
+    }
+
+    fn launch(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
+        let [a, b]: [CubeTensor<R>; 2] = inputs.try_into().unwrap_or_else(|_| unreachable!("two inputs"));
+        let (a, b) = (into_contiguous(a), into_contiguous(b));
+        let (rows, columns) = (a.meta.shape()[0], a.meta.shape()[1]);
+        let sums = contiguous(&a, [rows, 1]);
+        // SAFETY: a cube beyond the last row looks at nothing, and the others at their row.
+        #[allow(unsafe_code, reason = "a kernel that checks its bounds itself")]
+        unsafe {
+            kernels::row_products::launch_unchecked::<R>(
+                &a.client,
+                calculate_cube_count_elemwise(&a.client, rows, CubeDim::new_1d(1)),
+                CubeDim::new_1d(UNITS),
+                a.clone().into_array_arg(),
+                b.into_array_arg(),
+                sums.clone().into_array_arg(),
+                rows as u32,
+                columns as u32,
+            );
+        }
+        vec![sums]
+    }
+}
+
+/// [`SolverOps::mirrored`](crate::SolverOps::mirrored) of the strips that begin in these rows of a matrix of `columns` columns.
+#[derive(Debug)]
+pub(super) struct Mirrored {
+    pub(super) columns: usize,
+    pub(super) starts: Vec<usize>,
+}
+
+impl<R: CubeRuntime> Kernel<R> for Mirrored {
+    const NAME: &'static str = "mirrored";
+    const OUTPUTS: usize = 1;
+
+    fn shape(&self, _inputs: &[Shape]) -> Shape {
+        Shape::new([self.columns, self.columns])
+    }
+
+    fn launch(&self, inputs: Vec<CubeTensor<R>>) -> Vec<CubeTensor<R>> {
+        let full = contiguous(&inputs[0], [self.columns, self.columns]);
+        for (start, strip) in self.starts.iter().zip(inputs) {
+            let strip = into_contiguous(strip);
+            let height = strip.meta.shape()[0];
+            let squares = height.div_ceil(SIDE as usize) * (self.columns - start).div_ceil(SIDE as usize);
+            // SAFETY: the kernel looks at no entry beyond the strip's height and width, and writes where they lie in `full`.
+            #[allow(unsafe_code, reason = "a kernel that checks its bounds itself")]
+            unsafe {
+                kernels::mirror_strip::launch_unchecked::<R>(
+                    &full.client,
+                    calculate_cube_count_elemwise(&full.client, squares, CubeDim::new_1d(1)),
+                    CubeDim::new_1d(UNITS),
+                    strip.into_array_arg(),
+                    full.clone().into_array_arg(),
+                    *start as u32,
+                    height as u32,
+                    self.columns as u32,
+                );
+            }
+        }
+        vec![full]
+    }
+}
+
+/// A matrix beside `other`, without gaps and with nothing in it.
+fn contiguous<R: CubeRuntime>(other: &CubeTensor<R>, shape: [usize; 2]) -> CubeTensor<R> {
+    let (client, device) = (other.client.clone(), other.device.clone());
+    empty_device_contiguous_dtype(client, device, Shape::new(shape), DType::F32)
+}
+
 /// A tensor without gaps that may be written to: the given one where nobody else holds it.
 fn own<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
     let tensor = into_contiguous(tensor);
@@ -121,8 +202,11 @@ impl<R: CubeRuntime> Matrices<R> {
         let units = self.entries().div_ceil(ENTRIES_A_UNIT);
         let cubes = || calculate_cube_count_elemwise(client, units, cube);
         let rank = zeros.min(self.entries()) as u32;
-        let shape = Shape::new([(DIGITS * BINS) as usize]);
-        let counts = zeros_client::<R>(client.clone(), self.z.device.clone(), shape, DType::U32);
+        let zeros = |length: u32| {
+            let shape = Shape::new([length as usize]);
+            zeros_client::<R>(client.clone(), self.z.device.clone(), shape, DType::U32)
+        };
+        let (counts, found) = (zeros(BINS), zeros(2));
         for digit in 0..DIGITS {
             // SAFETY: see above.
             unsafe {
@@ -133,7 +217,16 @@ impl<R: CubeRuntime> Matrices<R> {
                     self.z.clone().into_array_arg(),
                     self.shifted.clone().into_array_arg(),
                     counts.clone().into_array_arg(),
+                    found.clone().into_array_arg(),
                     digit,
+                    digit == 0,
+                );
+                kernels::settle_digit::launch_unchecked::<R>(
+                    client,
+                    CubeCount::new_single(),
+                    CubeDim::new_single(),
+                    counts.clone().into_array_arg(),
+                    found.clone().into_array_arg(),
                     rank,
                     digit == 0,
                 );
@@ -149,7 +242,7 @@ impl<R: CubeRuntime> Matrices<R> {
                 self.shifted.clone().into_array_arg(),
                 self.weight.clone().into_array_arg(),
                 self.drift().into_array_arg(),
-                counts.into_array_arg(),
+                found.into_array_arg(),
                 rank,
                 step.rho,
                 step.dual_factor,

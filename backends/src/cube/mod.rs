@@ -1,14 +1,13 @@
 //! [`SolverOps`] on every GPU that CubeCL compiles for: CUDA, ROCm, and what wgpu finds.
 //!
-//! burn records element-wise operations and runs each chain of them as one kernel, or as part of the product before them, up to
-//! a sum that is read back: so the default body of a FISTA iteration takes a few passes over memory. `BURN_FUSION_LOG=full`
-//! shows them (`fused ElementWise (7 ops)`, `fused Matmul (6 ops)`) for `tests/devices/operations.rs`.
+//! burn records element-wise operations and runs each chain of them as one kernel: so the default body of a FISTA iteration takes
+//! a few passes over memory. `BURN_FUSION_LOG=full` shows them (`fused ElementWise (7 ops)`) for `tests/devices/operations.rs`.
 //!
-//! burn's product of f32 matrices takes TF32 factors where tensor cores do; [`SolverOps::matmul_f32`] takes a kernel there that
-//! does not.
+//! Products have a list of kernels of their own: burn's product would choose by the clock, and take TF32 factors where tensor
+//! cores do.
 //!
-//! Selections have kernels of their own, which give the entries that Flex's give, and so has the compensated sum, which
-//! compilers of shaders would rearrange.
+//! Selections have kernels of their own, which give the entries that Flex's give, and so have sums of rows, the other half of a
+//! symmetric matrix, and the compensated sum, which compilers of shaders would rearrange.
 #![cfg(feature = "cube")]
 
 mod kernels;
@@ -18,9 +17,12 @@ mod queue;
 
 use crate::ops::{SolverOps, SplittingStep};
 use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
 use burn_fusion::Fusion;
-use launch::{CompensatedAdd, Splitting};
+use launch::{CompensatedAdd, Mirrored, RowProducts, Splitting};
+use product::Product;
+use std::ops::Range;
 
 impl<R, F, I, BT> SolverOps for Fusion<CubeBackend<R, F, I, BT>>
 where
@@ -35,12 +37,30 @@ where
         Some(R::client(device).properties().memory.max_page_size)
     }
 
+    fn give_back_memory(device: &Self::Device) {
+        // What is queued still holds tensors; if it fails, whoever reads a result learns of it.
+        let _ = Self::sync(device);
+        Self::memory_cleanup(device);
+    }
+
     fn matmul_f32(lhs: Tensor<Self, 2>, rhs: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        if product::takes_tf32::<R>(&lhs.device()) {
-            single(queue::enqueue(product::WithoutTensorCores, vec![lhs, rhs]))
-        } else {
-            lhs.matmul(rhs)
-        }
+        // Where there is no TF32, tensor cores take f32 as it is.
+        let tensor_cores = !product::takes_tf32::<R>(&lhs.device());
+        single(queue::enqueue(Product { tensor_cores }, vec![lhs, rhs]))
+    }
+
+    fn matmul_fast<const D: usize>(lhs: Tensor<Self, D>, rhs: Tensor<Self, D>) -> Tensor<Self, D> {
+        single(queue::enqueue(Product { tensor_cores: true }, vec![lhs, rhs]))
+    }
+
+    fn row_products(a: Tensor<Self, 2>, b: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        single(queue::enqueue(RowProducts, vec![a, b]))
+    }
+
+    fn mirrored(columns: usize, strips: Vec<(Range<usize>, Tensor<Self, 2>)>) -> Tensor<Self, 2> {
+        let starts = strips.iter().map(|(rows, _)| rows.start).collect();
+        let strips = strips.into_iter().map(|(_, strip)| strip).collect();
+        single(queue::enqueue(Mirrored { columns, starts }, strips))
     }
 
     fn splitting_step(

@@ -19,7 +19,7 @@ pub(super) trait Kernel<R: CubeRuntime>: fmt::Debug + Send + Sync + 'static {
     const OUTPUTS: usize;
 
     /// The shape of its outputs from those of its inputs; there is at least one.
-    fn shape(inputs: &[Shape]) -> Shape {
+    fn shape(&self, inputs: &[Shape]) -> Shape {
         inputs[0].clone()
     }
 
@@ -66,11 +66,11 @@ where
 /// A backend with a queue, and its device's own.
 type Queued<R, F, I, BT> = Fusion<CubeBackend<R, F, I, BT>>;
 
-/// Puts `kernel` into the queue; all inputs are f32 matrices.
-pub(super) fn enqueue<R, F, I, BT, K>(
+/// Puts `kernel` into the queue; all inputs are f32 tensors of one rank.
+pub(super) fn enqueue<R, F, I, BT, K, const D: usize>(
     kernel: K,
-    inputs: Vec<Tensor<Queued<R, F, I, BT>, 2>>,
-) -> Vec<Tensor<Queued<R, F, I, BT>, 2>>
+    inputs: Vec<Tensor<Queued<R, F, I, BT>, D>>,
+) -> Vec<Tensor<Queued<R, F, I, BT>, D>>
 where
     R: CubeRuntime,
     F: FloatElement,
@@ -89,7 +89,7 @@ where
     let streams = OperationStreams::with_inputs(&inputs);
     let client = inputs[0].client.clone();
     let shapes: Vec<Shape> = inputs.iter().map(|tensor| tensor.shape.clone()).collect();
-    let shape = K::shape(&shapes);
+    let shape = kernel.shape(&shapes);
     let outputs: Vec<TensorIr> = (0..K::OUTPUTS)
         .map(|_| TensorIr::uninit(client.create_empty_handle(), shape.clone(), DType::F32))
         .collect();

@@ -3,7 +3,7 @@
 use crate::present::{Matrix, assert_alike};
 use burn::tensor::Tensor;
 use fista_pruner_backends::{
-    AcceleratedState, AcceleratedStep, ConjugateState, DeviceJob, SolverOps, UpperHalf,
+    AcceleratedState, AcceleratedStep, ConjugateState, DeviceJob, GramSum, SolverOps, UpperHalf,
 };
 
 /// Rows and columns that no tile, chunk or vector of any device divides, and one of each.
@@ -104,7 +104,82 @@ fn products_and_gram_matrices() {
         let gram = B::matmul_f32(a.clone().transpose(), a.clone());
         let product = B::matmul_f32(a.clone(), gram.clone());
         let half = UpperHalf::product(gram.clone(), gram.clone()).plus(gram.clone()).full();
-        vec![product, gram, half, B::matmul_f32(a.clone(), a.transpose())]
+        let mut sum = GramSum::new(columns, device);
+        for _ in 0..2 {
+            sum = B::gram_update(sum, a.clone());
+        }
+        vec![product, gram, half, B::gram_matrix(sum), B::matmul_f32(a.clone(), a.transpose())]
+    });
+}
+
+/// Factors of 12 and 4 bits, and sums below 2^24: exact in f32 in any order, and not in TF32.
+#[test]
+fn products_in_f32_lose_no_digit() {
+    #[derive(Clone)]
+    struct Exact(usize, usize, usize);
+    impl DeviceJob for Exact {
+        type Output = Vec<Matrix>;
+        fn run<B: SolverOps>(self, device: &B::Device) -> Vec<Matrix> {
+            let Self(m, k, n) = self;
+            let matrix = |rows: usize, columns: usize, entry: &dyn Fn(usize, usize) -> f32| {
+                let values = (0..rows * columns)
+                    .map(|at| entry(at / columns, at % columns))
+                    .collect();
+                Matrix::new(rows, columns, values).on::<B>(device)
+            };
+            let a = |i: usize, j: usize| ((i * 37 + j * 11) % 1021) as f32 + 2049.0;
+            let b = |i: usize, j: usize| ((i * 5 + j * 3) % 15) as f32 - 7.0;
+            // As they lie in memory, and views that are not contiguous.
+            let lefts = [matrix(m, k, &a), matrix(k, m, &|i, j| a(j, i)).transpose()];
+            let rights = [matrix(k, n, &b), matrix(n, k, &|i, j| b(j, i)).transpose()];
+            let products = lefts.iter().flat_map(|left| {
+                rights
+                    .iter()
+                    .map(|right| B::matmul_f32(left.clone(), right.clone()))
+            });
+            products.map(Matrix::of).collect()
+        }
+    }
+    for (m, k, n) in [
+        (1, 1, 1),
+        (3, 70, 130),
+        (129, 64, 33),
+        (256, 300, 260),
+        (1, 200, 64),
+    ] {
+        assert_alike(&format!("exact {m} {k} {n}"), &Exact(m, k, n), 0.0);
+    }
+}
+
+/// The fast product may round factors to TF32; whole numbers of few bits it multiplies exactly, in any number of dimensions.
+#[test]
+fn fast_products() {
+    job!(Fast(rows, columns, device) {
+        let whole = |rows, columns, seed| Matrix::mixed(rows, columns, seed).map(|v| (v * 8.0).trunc()).on::<B>(device);
+        let (a, b) = (whole(rows, columns, 1), whole(columns, 65, 2));
+        let plain = B::matmul_fast(a.clone(), b.clone());
+        let turned = B::matmul_fast(b.clone().transpose(), a.clone().transpose());
+        // One matrix on the left for each of three on the right, and the other way round.
+        let batch = whole(3 * columns, 65, 3).reshape([3, columns, 65]);
+        let single = a.clone().reshape([1, rows, columns]);
+        let left = B::matmul_fast(single, batch.clone()).reshape([3 * rows, 65]);
+        let right = whole(65, 2, 4).reshape([1, 65, 2]);
+        let right = B::matmul_fast(batch, right).reshape([3 * columns, 2]);
+        // As attention has them: views of heads, and keys turned round.
+        let heads = whole(2 * rows, 2 * columns, 5).reshape([2, rows, 2, columns]).swap_dims(1, 2);
+        let keys = whole(2 * rows, 2 * columns, 6).reshape([2, rows, 2, columns]).swap_dims(1, 2);
+        let scores = B::matmul_fast(heads, keys.swap_dims(2, 3)).reshape([4 * rows, rows]);
+        vec![plain, turned, left, right, scores]
+    });
+}
+
+#[test]
+fn sums_of_rows() {
+    job!(Rows(rows, columns, device) {
+        let (a, b) = (Matrix::mixed(rows, columns, 1), Matrix::mixed(rows, columns, 2));
+        let (a, b) = (a.on::<B>(device), b.on::<B>(device));
+        let turned = B::row_products(a.clone().transpose(), b.clone().transpose());
+        vec![B::row_products(a, b), turned]
     });
 }
 

@@ -58,8 +58,9 @@ impl Bytes {
         } else {
             2 * largest.max().unwrap_or(0)
         };
-        let host = most(|phase| phase.host).max(F32 * reading) + PROCESS;
-        let device = most(|phase| phase.device);
+        let beside = shapes.dense_pass();
+        let host = most(|phase| phase.host).max(F32 * reading) + F32 * beside.host + PROCESS;
+        let device = most(|phase| phase.device) + F32 * beside.device;
         let states = F32
             * groups
                 .iter()
@@ -73,7 +74,7 @@ impl Bytes {
             0
         };
         if room.device_is_host {
-            let live = most(|phase| phase.device + phase.host);
+            let live = most(|phase| phase.device + phase.host) + F32 * (beside.device + beside.host);
             let all = live + live * SLACK / 100 + PIECES + PROCESS;
             return Self {
                 device: all,
@@ -138,6 +139,20 @@ impl Shapes<'_> {
                 host: states,
             },
             StatePlace::Disk => Phase::default(),
+        }
+    }
+
+    /// What the first of several devices holds besides, to pass the windows through the dense model, and what waits on the host for
+    /// the devices: a layer's entry for each, one more in the queue for each, and one on its way.
+    fn dense_pass(&self) -> Phase {
+        let devices = self.room.devices as u64;
+        if devices < 2 {
+            return Phase::default();
+        }
+        let entry = self.room.tokens as u64 * self.hidden();
+        Phase {
+            device: entry + self.layer() + self.batch(),
+            host: (2 * devices + 1) * entry,
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Room {
     pub window: usize,
     /// The layers to prune.
     pub layers: Range<usize>,
+    /// Devices that the layers are divided among.
+    pub devices: usize,
     /// Whether the device computes in the host's memory.
     pub device_is_host: bool,
     /// Where hidden states wait.
