@@ -121,13 +121,13 @@ pub(crate) fn print_table() {
         return;
     }
     println!(
-        "\n{:<24}{:<26}{:>12}{:>10}{:>12}{:>10}",
+        "\n{:<24}{:<34}{:>12}{:>10}{:>12}{:>10}",
         "on one device, fastest", "shape", "ms", "GFLOP/s", "product's", "share"
     );
     for row in rows.iter() {
         let rate = row.operations / row.seconds;
         println!(
-            "{:<24}{:<26}{:>12.2}{:>10.1}{:>12.1}{:>9.0}%",
+            "{:<24}{:<34}{:>12.2}{:>10.1}{:>12.1}{:>9.0}%",
             row.name,
             row.shape,
             row.seconds * 1e3,

@@ -110,16 +110,22 @@ conformance() {
     result "tests passed" "$(grep -o '[0-9]* passed' "$out/$step.log" | awk '{ n += $1 } END { print n + 0 }')"
 }
 
-# The demo on the CPU and on each device: perplexity within 1 % of the CPU's, and the same bytes twice.
+# Whether two numbers differ by less than 1 %.
+close() { awk -v a="$1" -v b="$2" 'BEGIN { d = a / b - 1; print (d < 0.01 && d > -0.01) ? "yes" : "no" }'; }
+
+# The demo on the CPU and on each device: perplexity and errors within 1 % of the CPU's, and the same bytes twice.
 demo() {
-    local device expected found
+    local device expected found error expected_error
     rm -rf "$out"/demo-*
-    for device in flex ${devices//,/ }; do
+    for device in flex $(tr , ' ' <<<"$devices" | sed 's/\<flex\>//'); do
         json "demo-$device" "$device" 60 prune --preset fast "${demo[@]}" --device "$device" --output "$out/demo-$device" || continue
         found=$(numbers perplexity "$out/demo-$device.json" | tail -1)
+        error=$(numbers relative_error "$out/demo-$device.json" | awk '{ sum += $1 } END { print sum / NR }')
         result "$device perplexity" "$found"
-        [ "$device" = flex ] && { expected=$found; continue; }
-        result "$device within 1 % of the CPU" "$(awk -v a="$found" -v b="$expected" 'BEGIN { d = a / b - 1; print (d < 0.01 && d > -0.01) ? "yes" : "no" }')"
+        result "$device mean relative error" "$error"
+        [ "$device" = flex ] && { expected=$found expected_error=$error; continue; }
+        result "$device perplexity within 1 % of the CPU's" "$(close "$found" "$expected")"
+        result "$device error within 1 % of the CPU's" "$(close "$error" "$expected_error")"
         json "demo-$device-2" "$device again" 60 prune --preset fast "${demo[@]}" --device "$device" --output "$out/demo-$device-2" || continue
         cmp -s "$out/demo-$device/model.safetensors" "$out/demo-$device-2/model.safetensors" &&
             result "$device same bytes twice" yes || result "$device same bytes twice" no
@@ -129,7 +135,7 @@ demo() {
 # Lines of the benches' table as results: GFLOP/s, and the share of the f32 product's rate.
 table() {
     awk '/^on one device, fastest/ { on = 1; next } on && NF { print }' "$out/$step.log" |
-        sed 's/^\(.\{24\}\)\(.\{26\}\) *\([^ ]*\) *\([^ ]*\) *\([^ ]*\) *\([^ ]*\)$/\1|\2|\4|\6/' |
+        sed 's/^\(.\{24\}\)\(.\{34\}\) *\([^ ]*\) *\([^ ]*\) *\([^ ]*\) *\([^ ]*\)$/\1|\2|\4|\6/' |
         while IFS='|' read -r name shape rate share; do
             name=$(echo $name) shape=$(echo $shape)
             result "$name, $shape, GFLOP/s" "$rate"
