@@ -1,6 +1,6 @@
 //! The kernels, in CubeCL's dialect of Rust: compiled for the device when they are first used.
 //!
-//! All matrices are f32, row-major and without gaps. A size is the absolute value's bits, which are ordered as the values
+//! All matrices but those of products are f32, row-major and without gaps. A size is the absolute value's bits, which are ordered as the values
 //! are. Borders are found digit by digit: entries are counted by the next four bits of their size among those that agree
 //! with the border in the digits before, and the counts say which digit comes next. Counts are whole numbers, so that the
 //! border is the same for any order of the units and on any device.
@@ -412,6 +412,173 @@ pub(super) fn mirror_strip(strip: &Array<f32>, full: &mut Array<f32>, start: u32
         if row < height && column < width && column > row {
             full[((start + column) * columns + start + row) as usize] =
                 shared[(lane * (SIDE + 1) + at) as usize];
+        }
+    }
+}
+
+/// Side of the part of a product that a cube computes, and how much of the sums it takes at a time.
+pub(super) const TILE: u32 = 128;
+pub(super) const DEPTH: u32 = 16;
+/// Units of such a cube, each with [`SUMS`]² entries.
+pub(super) const PRODUCT_UNITS: u32 = 256;
+const SUMS: u32 = 8;
+/// Entries of a factor's part that a unit fetches.
+const FETCHED: u32 = TILE * DEPTH / PRODUCT_UNITS;
+/// From one step of the sums to the next in shared memory: a column more than needed, so that its entries lie in different banks.
+const PITCH: u32 = TILE + 4;
+
+/// Where the `step`-th entry that a unit fetches lies in a factor's part: along its side and along the sums. Neighbours in memory are
+/// fetched by neighbouring units.
+#[cube]
+fn fetched(step: u32, #[comptime] along_sums: bool) -> (u32, u32) {
+    if along_sums {
+        (
+            UNIT_POS / DEPTH + step * (PRODUCT_UNITS / DEPTH),
+            UNIT_POS % DEPTH,
+        )
+    } else {
+        (UNIT_POS % TILE, UNIT_POS / TILE + step * (PRODUCT_UNITS / TILE))
+    }
+}
+
+/// How a factor lies in memory: its side and the sums' direction, each with a length and a stride.
+#[derive(CubeType)]
+struct Layout {
+    side: usize,
+    depth: usize,
+    side_stride: usize,
+    depth_stride: usize,
+}
+
+/// Fetches what a unit has of a factor's part, which begins at `side` and `depth`; zeros beyond its end.
+#[cube]
+fn fetch(
+    factor: &Tensor<f32>,
+    layout: &Layout,
+    values: &mut Array<f32>,
+    side: u32,
+    depth: u32,
+    #[comptime] along_sums: bool,
+    #[comptime] whole: bool,
+) {
+    #[unroll]
+    for step in 0..FETCHED {
+        let (at, deep) = fetched(step, along_sums);
+        let (at, deep) = ((side + at) as usize, (depth + deep) as usize);
+        let place = at * layout.side_stride + deep * layout.depth_stride;
+        if whole {
+            values[step as usize] = factor[place];
+        } else {
+            values[step as usize] = f32::new(0.0);
+            if at < layout.side && deep < layout.depth {
+                values[step as usize] = factor[place];
+            }
+        }
+    }
+}
+
+/// Puts what a unit fetched where the others find it, `[DEPTH, PITCH]`.
+#[cube]
+fn lay_down(values: &Array<f32>, shared: &mut SharedMemory<f32>, #[comptime] along_sums: bool) {
+    #[unroll]
+    for step in 0..FETCHED {
+        let (at, deep) = fetched(step, along_sums);
+        shared[(deep * PITCH + at) as usize] = values[step as usize];
+    }
+}
+
+/// The `index`-th of a unit's rows or columns in its cube's part: two runs of four, half a part apart.
+#[cube]
+fn own_line(unit: u32, index: u32) -> u32 {
+    index / 4 * (TILE / 2) + unit * 4 + index % 4
+}
+
+/// `out = a · b` of `[m, k]` and `[k, n]`, every factor and every sum in f32; a cube a square of [`TILE`] entries. Each sum is taken in
+/// the order of `k`. `a_along_sums` and `b_along_sums` say in which direction a factor's entries are neighbours in memory; `whole` that all
+/// sizes are multiples of the parts'.
+#[cube(launch_unchecked)]
+#[allow(
+    clippy::collapsible_else_if,
+    reason = "the outer choice is made when the kernel is compiled"
+)]
+pub(super) fn product_f32(
+    a: &Tensor<f32>,
+    b: &Tensor<f32>,
+    out: &mut Tensor<f32>,
+    #[comptime] a_along_sums: bool,
+    #[comptime] b_along_sums: bool,
+    #[comptime] whole: bool,
+) {
+    let (top, left) = (CUBE_POS_Y * TILE, CUBE_POS_X * TILE);
+    let (row_unit, column_unit) = (UNIT_POS / 16, UNIT_POS % 16);
+    let mut a_part = SharedMemory::<f32>::new((DEPTH * PITCH) as usize);
+    let mut b_part = SharedMemory::<f32>::new((DEPTH * PITCH) as usize);
+    let mut a_next = Array::<f32>::new(FETCHED as usize);
+    let mut b_next = Array::<f32>::new(FETCHED as usize);
+    let mut sums = Array::<f32>::new((SUMS * SUMS) as usize);
+    #[unroll]
+    for entry in 0..SUMS * SUMS {
+        sums[entry as usize] = f32::new(0.0);
+    }
+
+    let a_layout = Layout {
+        side: a.shape(0),
+        depth: a.shape(1),
+        side_stride: a.stride(0),
+        depth_stride: a.stride(1),
+    };
+    let b_layout = Layout {
+        side: b.shape(1),
+        depth: b.shape(0),
+        side_stride: b.stride(1),
+        depth_stride: b.stride(0),
+    };
+    let length = a_layout.depth as u32;
+    fetch(a, &a_layout, &mut a_next, top, 0u32, a_along_sums, whole);
+    fetch(b, &b_layout, &mut b_next, left, 0u32, b_along_sums, whole);
+    let mut depth = 0u32.runtime();
+    while depth < length {
+        sync_cube();
+        lay_down(&a_next, &mut a_part, a_along_sums);
+        lay_down(&b_next, &mut b_part, b_along_sums);
+        sync_cube();
+        depth += DEPTH;
+        // The next part is on its way while this one is multiplied.
+        if depth < length {
+            fetch(a, &a_layout, &mut a_next, top, depth, a_along_sums, whole);
+            fetch(b, &b_layout, &mut b_next, left, depth, b_along_sums, whole);
+        }
+        for deep in 0..DEPTH {
+            let mut rows = Array::<f32>::new(SUMS as usize);
+            let mut columns = Array::<f32>::new(SUMS as usize);
+            #[unroll]
+            for index in 0..SUMS {
+                rows[index as usize] = a_part[(deep * PITCH + own_line(row_unit, index)) as usize];
+                columns[index as usize] = b_part[(deep * PITCH + own_line(column_unit, index)) as usize];
+            }
+            #[unroll]
+            for i in 0..SUMS {
+                #[unroll]
+                for j in 0..SUMS {
+                    sums[(i * SUMS + j) as usize] += rows[i as usize] * columns[j as usize];
+                }
+            }
+        }
+    }
+
+    #[unroll]
+    for i in 0..SUMS {
+        let row = (top + own_line(row_unit, i)) as usize;
+        #[unroll]
+        for j in 0..SUMS {
+            let column = (left + own_line(column_unit, j)) as usize;
+            if whole {
+                out[row * out.stride(0) + column] = sums[(i * SUMS + j) as usize];
+            } else {
+                if row < out.shape(0) && column < out.shape(1) {
+                    out[row * out.stride(0) + column] = sums[(i * SUMS + j) as usize];
+                }
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 //! Kernels that use tensor cores round f32 factors to TF32, 10 bits of mantissa, where the device knows that type. Kernels of
 //! single units multiply what they read.
 
+use super::kernels;
 use super::queue::Kernel;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
@@ -14,7 +15,7 @@ use burn_cubecl::kernel::matmul::init_matmul_output;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::ComputeClient;
 use cubecl::features::Tma;
-use cubecl::prelude::CubePrimitive;
+use cubecl::prelude::*;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::{Strategy, launch_ref};
 use cubek::std::InputBinding;
@@ -32,23 +33,70 @@ pub(super) struct Product {
     pub(super) tensor_cores: bool,
 }
 
+/// A kernel for a product.
+enum Way {
+    /// Of cubek's.
+    Library(Strategy),
+    /// [`kernels::product_f32`].
+    Own,
+}
+
 impl Product {
     /// The fastest first, as measured on an H200 (docs/bench/2026-11-27-h200); the last one takes every shape on every device.
-    fn strategies<R: CubeRuntime>(&self, client: &ComputeClient<R>) -> Vec<Strategy> {
-        let mut strategies = Vec::new();
+    fn ways<R: CubeRuntime>(&self, client: &ComputeClient<R>) -> Vec<Way> {
+        let mut ways = Vec::new();
         if self.tensor_cores {
             // Where there is no such thing as its memory accelerator, the kernel is refused by the device's own compiler, too late for
             // the next one.
             if client.properties().features.tma.contains(Tma::Base) {
-                strategies.push(Strategy::DoubleTmaMma(Default::default()));
+                ways.push(Way::Library(Strategy::DoubleTmaMma(Default::default())));
             }
-            strategies.push(Strategy::SimpleCyclicCmma(Default::default()));
+            ways.push(Way::Library(Strategy::SimpleCyclicCmma(Default::default())));
         }
-        strategies.push(Strategy::SimpleUnit(Default::default()));
-        strategies.push(Strategy::DoubleUnit(Default::default()));
-        strategies.push(Strategy::Naive);
-        strategies
+        ways.push(Way::Own);
+        ways.push(Way::Library(Strategy::SimpleUnit(Default::default())));
+        ways.push(Way::Library(Strategy::DoubleUnit(Default::default())));
+        ways.push(Way::Library(Strategy::Naive));
+        ways
     }
+}
+
+/// The own kernel, for two matrices that fill its cubes and lie in rows or in columns. Says whether it took them.
+fn own<R: CubeRuntime>(lhs: &CubeTensor<R>, rhs: &CubeTensor<R>, out: &CubeTensor<R>) -> bool {
+    let [m, n] = out.meta.shape()[..] else {
+        return false;
+    };
+    let k = lhs.meta.shape()[1];
+    let tile = kernels::TILE as usize;
+    // Whether the entries of a row are neighbours; else those of a column must be.
+    let in_rows = |factor: &CubeTensor<R>| match factor.meta.strides()[..] {
+        [_, 1] => Some(true),
+        [1, _] => Some(false),
+        _ => None,
+    };
+    let (Some(a), Some(b)) = (in_rows(lhs), in_rows(rhs)) else {
+        return false;
+    };
+    if m < tile || n < tile || out.meta.strides()[1] != 1 {
+        return false;
+    }
+    let whole = m.is_multiple_of(tile) && n.is_multiple_of(tile) && k.is_multiple_of(kernels::DEPTH as usize);
+    // SAFETY: a cube fetches and writes what lies within the shapes: all of its part where it is whole.
+    #[allow(unsafe_code, reason = "a kernel that checks its bounds itself")]
+    unsafe {
+        kernels::product_f32::launch_unchecked::<R>(
+            &out.client,
+            CubeCount::Static(n.div_ceil(tile) as u32, m.div_ceil(tile) as u32, 1),
+            CubeDim::new_1d(kernels::PRODUCT_UNITS),
+            lhs.clone().into_tensor_arg(),
+            rhs.clone().into_tensor_arg(),
+            out.clone().into_tensor_arg(),
+            a,
+            !b,
+            whole,
+        );
+    }
+    true
 }
 
 impl<R: CubeRuntime> Kernel<R> for Product {
@@ -71,7 +119,12 @@ impl<R: CubeRuntime> Kernel<R> for Product {
         let out = init_matmul_output(&lhs, &rhs, DType::F32);
         let input = |tensor: &CubeTensor<R>| InputBinding::new(tensor.clone().binding(), DType::F32.into());
         let mut refusals = Vec::new();
-        for strategy in &self.strategies(&out.client) {
+        for way in &self.ways(&out.client) {
+            let strategy = match way {
+                Way::Library(strategy) => strategy,
+                Way::Own if own(&lhs, &rhs, &out) => return vec![out],
+                Way::Own => continue,
+            };
             let mut elements = MatmulElems::from_globals(&MatmulGlobalElems {
                 lhs: DType::F32.into(),
                 rhs: DType::F32.into(),

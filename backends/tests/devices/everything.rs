@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use fista_pruner_backends::{DeviceJob, GramSum, Selection, SolverOps, SplittingStep, UpperHalf};
 
 /// Kernels of `cube/kernels.rs`, each of which must be launched.
-pub(crate) const OWN: [&str; 8] = [
+pub(crate) const OWN: [&str; 9] = [
     "count_digit",
     "settle_digit",
     "finish_matrix",
@@ -13,6 +13,7 @@ pub(crate) const OWN: [&str; 8] = [
     "compensated_add",
     "row_products",
     "mirror_strip",
+    "product_f32",
 ];
 
 /// What the solver launches, over shapes that each kernel of a product's list takes. Nothing runs, and nothing is read.
