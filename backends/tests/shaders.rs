@@ -53,11 +53,8 @@ fn kernels_are_valid_and_translate_to_metal() {
     let log = fs::read_to_string(&log).unwrap();
     let mut entry_points: BTreeMap<String, usize> = BTreeMap::new();
     for (number, shader) in sources(&log).enumerate() {
-        let name = shader
-            .split("fn ")
-            .find_map(|rest| rest.split_once('('))
-            .unwrap()
-            .0;
+        let entry = shader.split_once("@compute").unwrap().1;
+        let name = entry.split_once("fn ").unwrap().1.split_once('(').unwrap().0;
         for language in ["metal", "spv"] {
             let wgsl = folder.join(format!("{number}.wgsl"));
             fs::write(&wgsl, shader).unwrap();
