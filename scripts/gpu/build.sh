@@ -24,8 +24,12 @@ built() {
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
 }
 
-for program in $(built build --bin fista-pruner) $(built test --no-run --test devices --test failure) \
-    $(built bench --no-run --bench kernels | grep kernels); do
+programs=$(
+    built build --bin fista-pruner
+    built test --no-run --test devices --test failure
+    built build --bench kernels
+)
+for program in $programs; do
     name=$(basename "$program")
     # A test's name ends in a number of cargo's.
     cp "$program" "$folder/fista-pruner-gpu/${name%-[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]*}"
