@@ -5,7 +5,7 @@
 #   accept.sh [--device cuda,vulkan] [--out FOLDER] [--small] [STEP ...]
 #
 # Steps: start conformance demo products benches layer recover; all of them by default. A step that was named is run again; the results of
-# the others stay. `--small` takes tiny sizes, for a driver that computes on the CPU.
+# the others stay. `--small` takes tiny sizes and few operations, for a driver that computes on the CPU.
 # The results are in FOLDER: results.json, results.txt, and a log for each step.
 set -uo pipefail
 
@@ -35,11 +35,13 @@ if [ -n "$small" ]; then
     export FISTA_PRUNER_BENCH_SAMPLES=4 FISTA_PRUNER_BENCH_SEQ_LEN=32
     demo=(--samples 8 --seq-len 128 --eval-seq-len 128 --max-windows 2 --targets layers.0)
     bench=(--sample-count 1)
+    tests=(sums)
 else
     export FISTA_PRUNER_BENCH_SCALE=1 FISTA_PRUNER_BENCH_WIDTHS=4096,14336
     export FISTA_PRUNER_BENCH_SAMPLES=128 FISTA_PRUNER_BENCH_SEQ_LEN=2048
     demo=(--samples 64 --seq-len 256 --max-windows 8)
     bench=(--sample-count 5 --max-time 2)
+    tests=()
 fi
 export FISTA_PRUNER_BENCH_DEVICE=$first
 
@@ -105,7 +107,7 @@ start() {
 
 # Each operation of each device against the CPU's, and memory that is not there.
 conformance() {
-    FISTA_PRUNER_DEVICES=$devices bounded devices 90 "$here/devices" --test-threads 1
+    FISTA_PRUNER_DEVICES=$devices bounded devices 90 "$here/devices" --test-threads 1 "${tests[@]}"
     FISTA_PRUNER_DEVICES=$devices bounded failure 30 "$here/failure"
     result "tests passed" "$(grep -o '[0-9]* passed' "$out/$step.log" | awk '{ n += $1 } END { print n + 0 }')"
 }
