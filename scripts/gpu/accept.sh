@@ -36,12 +36,14 @@ if [ -n "$small" ]; then
     demo=(--samples 8 --seq-len 128 --eval-seq-len 128 --max-windows 2 --targets layers.0)
     bench=(--sample-count 1)
     tests=(sums)
+    patience=10
 else
     export FISTA_PRUNER_BENCH_SCALE=1 FISTA_PRUNER_BENCH_WIDTHS=4096,14336
     export FISTA_PRUNER_BENCH_SAMPLES=128 FISTA_PRUNER_BENCH_SEQ_LEN=2048
     demo=(--samples 64 --seq-len 256 --max-windows 8)
     bench=(--sample-count 5 --max-time 2)
     tests=()
+    patience=1
 fi
 export FISTA_PRUNER_BENCH_DEVICE=$first
 
@@ -57,7 +59,7 @@ numbers() { tr -d ' \n' <"$2" | grep -o "\"$1\":[-0-9.eE+]*" | cut -d: -f2; }
 
 # Runs a command, at most so many seconds; its output goes into the step's log. Whether it worked is a result of that name.
 bounded() {
-    local name=$1 limit=$2 from code
+    local name=$1 limit=$(($2 * patience)) from code
     shift 2
     from=$(now)
     timeout -k 5 "$limit" "$@" >>"$out/$step.log" 2>&1
