@@ -37,6 +37,7 @@ if [ -n "$small" ]; then
     bench=(--sample-count 1)
     tests=(sums)
     patience=10
+    presets=(fast)
 else
     export FISTA_PRUNER_BENCH_SCALE=1 FISTA_PRUNER_BENCH_WIDTHS=4096,14336
     export FISTA_PRUNER_BENCH_SAMPLES=128 FISTA_PRUNER_BENCH_SEQ_LEN=2048
@@ -44,6 +45,7 @@ else
     bench=(--sample-count 5 --max-time 2)
     tests=()
     patience=1
+    presets=(fast best)
 fi
 export FISTA_PRUNER_BENCH_DEVICE=$first
 
@@ -158,7 +160,7 @@ layer() {
     rm -rf "$out"/layer*
     FISTA_PRUNER_BENCH_WRITE=$out/layer bounded write 60 "$here/kernels" || return
     local preset
-    for preset in fast best; do
+    for preset in "${presets[@]}"; do
         local line=(prune --model "$out/layer" --calibration "$out/layer/tokens.safetensors" --sparsity 2:4 --preset $preset
             --device "$first" --output "$out/layer-$preset")
         json "plan-$preset" "plan $preset" 30 "${line[@]}" --dry-run || continue
@@ -170,10 +172,13 @@ layer() {
 
 # Distillation of that layer's weights.
 recover() {
-    [ -d "$out/layer-best" ] || { result recover "skipped: the step layer gave no model"; return; }
-    rm -rf "$out/recovered"
-    watched recover json recovered recover 90 recover --method block --model "$out/layer-best" --dense "$out/layer" \
-        --calibration "$out/layer/tokens.safetensors" --samples 8 --epochs 1 --device "$first" --output "$out/recovered"
+    local pruned=$out/layer-${presets[-1]}
+    [ -d "$pruned" ] || { result recover "skipped: the step layer gave no model"; return; }
+    rm -rf "$out/recovered" "$out/few"
+    # A file of token ids is used whole.
+    FISTA_PRUNER_BENCH_SAMPLES=4 FISTA_PRUNER_BENCH_WRITE=$out/few bounded write 60 "$here/kernels" || return
+    watched recover json recovered recover 90 recover --method block --model "$pruned" --dense "$out/layer" \
+        --calibration "$out/few/tokens.safetensors" --epochs 1 --device "$first" --output "$out/recovered"
 }
 
 failed=0
