@@ -47,10 +47,28 @@ pub(crate) fn configure() {
 
 /// CUDA's kernels are compiled by NVRTC, a third of a second each, some hundred a run.
 #[cfg(feature = "cuda")]
-mod cuda {
+pub(crate) mod cuda {
     use cudarc::driver::{result, sys};
     use std::path::PathBuf;
     use std::time::UNIX_EPOCH;
+
+    /// Whether the driver's library is there.
+    pub(crate) fn has_driver() -> bool {
+        // SAFETY: loads the library by its well-known name and drops it again; no symbol is called.
+        #[allow(unsafe_code, reason = "the only way to ask without a panic")]
+        unsafe {
+            sys::is_culib_present()
+        }
+    }
+
+    /// Whether the run-time compiler's library is there.
+    pub(crate) fn has_compiler() -> bool {
+        // SAFETY: as for the driver's.
+        #[allow(unsafe_code, reason = "the only way to ask without a panic")]
+        unsafe {
+            cudarc::nvrtc::sys::is_culib_present()
+        }
+    }
 
     /// The folder of kernels that this program compiled for these GPUs; `None` where there is none to be had.
     ///
@@ -71,9 +89,7 @@ mod cuda {
 
     /// `sm_90`; `None` where there are GPUs of more than one kind, as CubeCL has one folder a process.
     fn kind_of_gpus() -> Option<String> {
-        // SAFETY: loads the driver's library by its well-known name and drops it again; no symbol is called.
-        #[allow(unsafe_code, reason = "the only way to ask without a panic")]
-        if !unsafe { sys::is_culib_present() } {
+        if !has_driver() {
             return None;
         }
         result::init().ok()?;
@@ -97,15 +113,13 @@ mod cuda {
 
     /// `12.8`; `None` where the library is not there.
     fn compiler() -> Option<String> {
+        if !has_compiler() {
+            return None;
+        }
         let (mut major, mut minor) = (0, 0);
-        // SAFETY: the library is asked for before its function is called, which writes two numbers.
+        // SAFETY: the library is there, and the function writes two numbers.
         #[allow(unsafe_code, reason = "a question to the compiler")]
-        let answer = unsafe {
-            if !cudarc::nvrtc::sys::is_culib_present() {
-                return None;
-            }
-            cudarc::nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor)
-        };
+        let answer = unsafe { cudarc::nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };
         answer.result().ok()?;
         Some(format!("{major}.{minor}"))
     }

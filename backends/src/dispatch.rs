@@ -191,17 +191,10 @@ fn cuda_presence(spec: &DeviceSpec) -> Result<(), DeviceError> {
 /// Asks for one part after the other, each in words of its own: burn would only panic on a thread of its own.
 #[cfg(feature = "cuda")]
 fn cuda_parts(index: usize) -> Result<(), String> {
+    use crate::compiled::cuda;
     use cudarc::driver::result;
 
-    // SAFETY: each loads a library by its well-known name and drops it again; no symbol is called.
-    #[allow(unsafe_code, reason = "the only way to ask without a panic")]
-    let (driver, compiler) = unsafe {
-        (
-            cudarc::driver::sys::is_culib_present(),
-            cudarc::nvrtc::sys::is_culib_present(),
-        )
-    };
-    if !driver {
+    if !cuda::has_driver() {
         return Err("the NVIDIA driver library (libcuda) is not installed".into());
     }
     result::init().map_err(|error| format!("the NVIDIA driver does not start: {error}"))?;
@@ -216,7 +209,7 @@ fn cuda_parts(index: usize) -> Result<(), String> {
         }
         _ => {}
     }
-    if !compiler {
+    if !cuda::has_compiler() {
         return Err(
             "the run-time compiler (libnvrtc) is not found; install the CUDA toolkit, and put its lib64 folder into \
              LD_LIBRARY_PATH"

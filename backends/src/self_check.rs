@@ -181,8 +181,9 @@ impl Computed {
         compare("a selection in rows", &self.of_rows, COLUMNS, of_rows)?;
         compare("a selection in groups", &self.of_groups, COLUMNS, of_groups)?;
         compare("a running sum", &self.running, WIDE, running)?;
-        compare_sums("a large product", &self.large[0])?;
-        compare_sums("a large product in f32", &self.large[1])?;
+        let sums = sums_of_large();
+        compare_sums("a large product", &self.large[0], &sums)?;
+        compare_sums("a large product in f32", &self.large[1], &sums)?;
         let norm: f64 = values(ROWS, ROWS, product)
             .iter()
             .map(|v| f64::from(*v).powi(2))
@@ -217,17 +218,25 @@ fn compare(
     }
 }
 
-/// Compares the sums of the rows and of the columns of the large product, which take the host far less than the product.
-fn compare_sums(what: &str, found: &[f32]) -> Result<(), String> {
-    let sum = |values: &mut dyn Iterator<Item = f32>| values.map(f64::from).sum::<f64>();
-    let of_b: Vec<f64> = (0..LONG).map(|k| sum(&mut (0..LARGE).map(|j| b(k, j)))).collect();
-    let of_a: Vec<f64> = (0..LONG).map(|k| sum(&mut (0..LARGE).map(|i| a(i, k)))).collect();
+fn sum(values: impl Iterator<Item = f32>) -> f64 {
+    values.map(f64::from).sum()
+}
+
+/// What the rows and the columns of the large product sum to, which takes the host far less than the product.
+fn sums_of_large() -> [Vec<f64>; 2] {
+    let of_b: Vec<f64> = (0..LONG).map(|k| sum((0..LARGE).map(|j| b(k, j)))).collect();
+    let of_a: Vec<f64> = (0..LONG).map(|k| sum((0..LARGE).map(|i| a(i, k)))).collect();
+    let row = |i| (0..LONG).map(|k| f64::from(a(i, k)) * of_b[k]).sum();
+    let column = |j| (0..LONG).map(|k| of_a[k] * f64::from(b(k, j))).sum();
+    [(0..LARGE).map(row).collect(), (0..LARGE).map(column).collect()]
+}
+
+/// Compares the sums of the rows and of the columns of the large product.
+fn compare_sums(what: &str, found: &[f32], [rows, columns]: &[Vec<f64>; 2]) -> Result<(), String> {
     for at in 0..LARGE {
-        let row: f64 = (0..LONG).map(|k| f64::from(a(at, k)) * of_b[k]).sum();
-        let column: f64 = (0..LONG).map(|k| of_a[k] * f64::from(b(k, at))).sum();
-        let found_row = sum(&mut found[at * LARGE..(at + 1) * LARGE].iter().copied());
-        let found_column = sum(&mut found.iter().skip(at).step_by(LARGE).copied());
-        for (line, found, expected) in [("row", found_row, row), ("column", found_column, column)] {
+        let row = sum(found[at * LARGE..(at + 1) * LARGE].iter().copied());
+        let column = sum(found.iter().skip(at).step_by(LARGE).copied());
+        for (line, found, expected) in [("row", row, rows[at]), ("column", column, columns[at])] {
             // All sums are whole numbers below 2⁵³.
             if found != expected {
                 return Err(format!(

@@ -10,8 +10,7 @@
 #[path = "devices/everything.rs"]
 mod everything;
 
-use everything::{Everything, OWN};
-use fista_pruner_backends::{device_failure, dispatch_opened};
+use everything::OWN;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,14 +20,14 @@ use std::process::Command;
 const KINDS: [&str; 3] = ["80", "90", "120"];
 /// What a cube may have on every GPU without asking for more.
 const SHARED: usize = 48 * 1024;
+
 /// In a process of its own, where the driver is that of no GPU.
 #[test]
 fn launches_everything_on_no_gpu() {
     if std::env::var_os("FAKE_CUDA_SM").is_none() {
         return;
     }
-    dispatch_opened(&"cuda".parse().unwrap(), Everything).unwrap();
-    assert_eq!(device_failure(), None);
+    everything::launch("cuda");
 }
 
 /// What `ptxas` says of a kernel.

@@ -8,8 +8,7 @@
 #[path = "devices/everything.rs"]
 mod everything;
 
-use everything::{Everything, OWN};
-use fista_pruner_backends::{device_failure, dispatch_opened};
+use everything::OWN;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,8 +20,7 @@ fn launches_everything_with_a_log() {
     if std::env::var_os("CUBECL_DEBUG_LOG").is_none() {
         return;
     }
-    dispatch_opened(&"wgpu".parse().unwrap(), Everything).unwrap();
-    assert_eq!(device_failure(), None);
+    everything::launch("wgpu");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The operators of one group, solved side by side: they see the same inputs, so they have one Gram matrix, and what is made
 //! of it serves all of them. In: problems, patterns. Out: a solution each, the same to the last bit as of each alone.
 
-use super::problem::download;
 use super::ridge::with_ridge;
 use super::solution::dense;
-use super::{LayerProblem, Solution, SolverError, admm, columns, fista, magnitude, polish, sparsegpt, wanda};
+use super::{
+    LayerProblem, Solution, SolverError, admm, columns, download, fista, magnitude, polish, sparsegpt, wanda,
+};
 use crate::config::{ComparisonGroup, Method, Pattern, SolverConfig};
 use crate::error::{Error, Result};
 use burn::tensor::{Tensor, TensorData};

@@ -1,9 +1,9 @@
 //! The kernels, in CubeCL's dialect of Rust: compiled for the device when they are first used.
 //!
-//! All matrices but those of products are f32, row-major and without gaps. A size is the absolute value's bits, which are ordered as the values
-//! are. Borders are found digit by digit: entries are counted by the next four bits of their size among those that agree
-//! with the border in the digits before, and the counts say which digit comes next. Counts are whole numbers, so that the
-//! border is the same for any order of the units and on any device.
+//! All matrices but those of products are f32, row-major and without gaps. A size is the absolute value's bits, which are
+//! ordered as the values are. Borders are found digit by digit: entries are counted by the next four bits of their size among
+//! those that agree with the border in the digits before, and the counts say which digit comes next. Counts are whole numbers, so
+//! that the border is the same for any order of the units and on any device.
 
 use cubecl::prelude::*;
 
@@ -55,6 +55,16 @@ fn share(bins: &Array<u32>, shared: &mut SharedMemory<u32>) {
         shared[at as usize] = bins[pair as usize] & 0xffffu32;
         shared[(at + 1) as usize] = bins[pair as usize] >> 16;
     }
+}
+
+/// The counts of all units for one digit, that of the unit's number.
+#[cube]
+fn gathered(shared: &SharedMemory<u32>) -> u32 {
+    let mut total = 0u32;
+    for unit in 0..UNITS {
+        total += shared[(unit * BINS + UNIT_POS) as usize];
+    }
+    total
 }
 
 /// What an entry's cut leaves: see [`SolverOps::splitting_step`](crate::SolverOps::splitting_step).
@@ -113,11 +123,7 @@ pub(super) fn count_digit(
     share(&bins, &mut shared);
     sync_cube();
     if UNIT_POS < BINS {
-        let mut total = 0u32;
-        for unit in 0..UNITS {
-            total += shared[(unit * BINS + UNIT_POS) as usize];
-        }
-        counts[UNIT_POS as usize].fetch_add(total);
+        counts[UNIT_POS as usize].fetch_add(gathered(&shared));
     }
 }
 
@@ -238,11 +244,7 @@ pub(super) fn cut_rows(
         share(&bins, &mut shared);
         sync_cube();
         if UNIT_POS < BINS {
-            let mut total = 0u32;
-            for unit in 0..UNITS {
-                total += shared[(unit * BINS + UNIT_POS) as usize];
-            }
-            totals[UNIT_POS as usize] = total;
+            totals[UNIT_POS as usize] = gathered(&shared);
         }
         sync_cube();
         // The largest come first.

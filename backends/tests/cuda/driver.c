@@ -7,7 +7,7 @@
 #include <string.h>
 
 typedef int result;
-enum { NOT_SUPPORTED = 801, NOT_FOUND = 500, OUT_OF_MEMORY = 2 };
+enum { OUT_OF_MEMORY = 2 };
 
 static int sm(void) { return atoi(getenv("FAKE_CUDA_SM")); }
 

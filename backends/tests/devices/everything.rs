@@ -1,7 +1,9 @@
 //! Every kernel of this crate, launched in each type and selection that the solver has; for tests of what they are compiled to.
 
 use burn::tensor::Tensor;
-use fista_pruner_backends::{DeviceJob, GramSum, Selection, SolverOps, SplittingStep, UpperHalf};
+use fista_pruner_backends::{
+    DeviceJob, GramSum, Selection, SolverOps, SplittingStep, UpperHalf, device_failure, dispatch_opened,
+};
 
 /// Kernels of `cube/kernels.rs`, each of which must be launched.
 pub(crate) const OWN: [&str; 9] = [
@@ -17,7 +19,7 @@ pub(crate) const OWN: [&str; 9] = [
 ];
 
 /// What the solver launches, over shapes that each kernel of a product's list takes. Nothing runs, and nothing is read.
-pub(crate) struct Everything;
+struct Everything;
 
 impl DeviceJob for Everything {
     type Output = ();
@@ -83,4 +85,10 @@ impl DeviceJob for Everything {
         let scores = B::matmul_fast(heads(256), heads(256).swap_dims(2, 3));
         done(B::matmul_fast(scores, heads(256)).reshape([1024, 64]));
     }
+}
+
+/// Launches everything on a device, which is not checked first: it may be one that computes nothing.
+pub(crate) fn launch(device: &str) {
+    dispatch_opened(&device.parse().unwrap(), Everything).unwrap();
+    assert_eq!(device_failure(), None);
 }
