@@ -12,7 +12,7 @@ use crate::eval::Along;
 use crate::progress::Observer;
 use crate::prune::{AfterLayer, Allocation, Branch, NullSink, Source, Span, allocate, prune_branches};
 use crate::report::overall_sparsity;
-use crate::structured;
+use crate::structured::{self, Losses};
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::Family;
 use serde::Serialize;
@@ -332,7 +332,11 @@ fn configs<B: SolverOps>(
             propagation: way.propagation,
             ..comparison.base.clone()
         };
-        let decided = structured::decide::<B>(source, &config, &way.structure, device, observer)?;
+        let losses = Losses {
+            earlier: Vec::new(),
+            keep: &mut |_| Ok(()),
+        };
+        let decided = structured::decide::<B>(source, &config, &way.structure, losses, device, observer)?;
         decided.apply(&way.structure, source.decoder, &mut config);
         let (kept, of) = (
             decided.decision.shape.channels,

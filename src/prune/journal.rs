@@ -39,6 +39,8 @@ enum Line {
     },
     /// Who gets which zeros, where that was measured.
     Patterns(BTreeMap<String, Pattern>),
+    /// The losses of the masks of one step of a search.
+    Losses(Vec<f64>),
     /// What structured pruning was decided on.
     Decided(Decided),
     Layer(FinishedLayer),
@@ -56,6 +58,8 @@ pub(crate) struct Journal {
 pub(crate) struct Earlier {
     pub(crate) patterns: Option<BTreeMap<String, Pattern>>,
     pub(crate) statistics: Option<PathBuf>,
+    /// By step.
+    pub(crate) losses: Vec<Vec<f64>>,
     pub(crate) decided: Option<Decided>,
     layers: BTreeMap<usize, FinishedLayer>,
 }
@@ -103,6 +107,11 @@ impl Journal {
     /// Keeps what an allocation has measured.
     pub(crate) fn patterns(&mut self, patterns: &BTreeMap<String, Pattern>) -> Result<()> {
         self.write(&Line::Patterns(patterns.clone()))
+    }
+
+    /// Keeps what a step of a search has measured.
+    pub(crate) fn losses(&mut self, losses: &[f64]) -> Result<()> {
+        self.write(&Line::Losses(losses.to_vec()))
     }
 
     /// Keeps what structured pruning was decided on.
@@ -159,6 +168,7 @@ impl Journal {
                     begun = Some(identity);
                     earlier.statistics = statistics;
                 }
+                Ok(Line::Losses(losses)) => earlier.losses.push(losses),
                 Ok(Line::Decided(decided)) => earlier.decided = Some(decided),
                 Ok(Line::Patterns(patterns)) => earlier.patterns = Some(patterns),
                 Ok(Line::Layer(layer)) => {

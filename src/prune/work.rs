@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::eval::{Along, PerplexityScore as Score};
 use crate::progress::Observer;
 use crate::report::{Decision, LayerSeconds, OperatorReport, StageSeconds};
-use crate::structured;
+use crate::structured::{self, Losses};
 use crate::text::TokenWindows;
 use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps};
 use fista_pruner_models::TensorSource;
@@ -89,7 +89,13 @@ impl DeviceJob for Work<'_, '_> {
             let decided = match earlier.decided.take() {
                 Some(decided) => decided,
                 None => {
-                    let decided = structured::decide::<B>(source, self.config, asked, device, self.observer)?;
+                    let journal = &mut self.output.journal;
+                    let losses = Losses {
+                        earlier: std::mem::take(&mut earlier.losses),
+                        keep: &mut |losses| journal.losses(losses),
+                    };
+                    let decided =
+                        structured::decide::<B>(source, self.config, asked, losses, device, self.observer)?;
                     self.output.journal.decided(&decided)?;
                     decided
                 }

@@ -13,6 +13,7 @@ mod search;
 
 pub(crate) use cut::{cut, planned};
 pub(crate) use decided::Decided;
+pub(crate) use policy::Losses;
 
 use crate::config::{PruneConfig, Shape, StructureConfig, StructuredMethod};
 use crate::error::Result;
@@ -21,7 +22,7 @@ use crate::prune::Source;
 use fista_pruner_backends::SolverOps;
 use std::collections::BTreeMap;
 
-/// Decides what goes.
+/// Decides what goes. A search goes on from the `losses` of an earlier run.
 ///
 /// # Errors
 /// When no shape fits, a tensor cannot be read, or the device fails.
@@ -29,6 +30,7 @@ pub(crate) fn decide<B: SolverOps>(
     source: Source<'_>,
     config: &PruneConfig,
     asked: &StructureConfig,
+    losses: Losses<'_>,
     device: &B::Device,
     observer: &mut dyn Observer,
 ) -> Result<Decided> {
@@ -67,7 +69,7 @@ pub(crate) fn decide<B: SolverOps>(
         }
         StructuredMethod::PolicyGradient => {
             let shape = decided.decision.shape.clone();
-            let searched = policy::search::<B>(source, &dense, asked, &shape, device, observer)?;
+            let searched = policy::search::<B>(source, &dense, asked, &shape, losses, device, observer)?;
             decided.scores = searched.scores;
             decided.decision.curve = searched.curve;
         }

@@ -39,12 +39,22 @@ pub(super) struct Searched {
     pub(super) curve: Vec<f64>,
 }
 
+/// The losses of a search's steps. Masks follow from the seed and the losses before, so that a search that was stopped goes on from
+/// these alone.
+pub(crate) struct Losses<'a> {
+    /// What an earlier run has measured, by step.
+    pub(crate) earlier: Vec<Vec<f64>>,
+    /// Keeps those of one step more.
+    pub(crate) keep: &'a mut dyn FnMut(&[f64]) -> Result<()>,
+}
+
 /// Searches for the units that stay.
 pub(super) fn search<B: SolverOps>(
     source: Source<'_>,
     config: &crate::config::PruneConfig,
     asked: &StructureConfig,
     shape: &Shape,
+    losses: Losses<'_>,
     device: &B::Device,
     observer: &mut dyn Observer,
 ) -> Result<Searched> {
@@ -54,6 +64,8 @@ pub(super) fn search<B: SolverOps>(
     let windows = few(source.windows, usize::MAX, policy.tokens);
     let layers = Layers::<B>::new(source, shape, device)?;
     let mut generator = ChaCha8Rng::seed_from_u64(policy.seed);
+    let Losses { earlier, keep } = losses;
+    let mut earlier = earlier.into_iter();
     let mut recent: VecDeque<f64> = VecDeque::new();
     let mut curve = Vec::with_capacity(policy.steps);
     observer.event(Event::Stage {
@@ -79,24 +91,14 @@ pub(super) fn search<B: SolverOps>(
                 parts.iter().map(draw).collect()
             })
             .collect();
-        let start = embed::<B>(&batched, device)?;
-        let dense = match policy.loss {
-            PolicyLoss::Kl => Some(layers.dense(start.clone())?),
-            PolicyLoss::CrossEntropy => None,
+        let losses = match earlier.next() {
+            Some(losses) if losses.len() == masks.len() => losses,
+            _ => {
+                let losses = layers.losses(batched, policy.loss, &parts, &masks)?;
+                keep(&losses)?;
+                losses
+            }
         };
-        let mut losses = Vec::with_capacity(masks.len());
-        for mask in &masks {
-            let hidden = layers.masked(start.clone(), &parts, mask)?;
-            losses.push(match &dense {
-                Some(dense) => divergence::<B>(batched, dense, &hidden, device)?,
-                None => {
-                    let parts = (source.checkpoint, source.decoder);
-                    let hidden = hidden.iter().map(|state| Ok(state?.input));
-                    let nll = head_nll::<B>(parts, hidden, &batch, device)?;
-                    nll.iter().sum::<f64>() / nll.len().max(1) as f64
-                }
-            });
-        }
         let mean = losses.iter().sum::<f64>() / losses.len() as f64;
         let baselines: Vec<f64> = losses
             .iter()
@@ -290,6 +292,35 @@ impl<'a, B: SolverOps> Layers<'a, B> {
                 .decoder
                 .layer::<B>(number, self.source.checkpoint, &self.device)?),
         }
+    }
+
+    /// The loss of every mask on the windows of `batched`.
+    fn losses(
+        &self,
+        batched: Source<'_>,
+        loss: PolicyLoss,
+        parts: &[Part],
+        masks: &[Vec<Vec<bool>>],
+    ) -> Result<Vec<f64>> {
+        let device = &self.device;
+        let start = embed::<B>(&batched, device)?;
+        let dense = match loss {
+            PolicyLoss::Kl => Some(self.dense(start.clone())?),
+            PolicyLoss::CrossEntropy => None,
+        };
+        let of_mask = |mask: &Vec<Vec<bool>>| {
+            let hidden = self.masked(start.clone(), parts, mask)?;
+            match &dense {
+                Some(dense) => divergence::<B>(batched, dense, &hidden, device),
+                None => {
+                    let model = (batched.checkpoint, batched.decoder);
+                    let hidden = hidden.iter().map(|state| Ok(state?.input));
+                    let nll = head_nll::<B>(model, hidden, batched.windows, device)?;
+                    Ok(nll.iter().sum::<f64>() / nll.len().max(1) as f64)
+                }
+            }
+        };
+        masks.iter().map(of_mask).collect()
     }
 
     /// Through all layers of the dense model.
