@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::eval::{divergence, head_nll};
 use crate::progress::{Event, Observer};
 use crate::prune::{Source, States, embed, survey};
+use crate::recover::finite;
 use crate::solver::unit_scores;
 use crate::system::free_memory;
 use burn::tensor::{Tensor, TensorData};
@@ -320,7 +321,10 @@ impl<'a, B: SolverOps> Layers<'a, B> {
                 }
             }
         };
-        masks.iter().map(of_mask).collect()
+        masks
+            .iter()
+            .map(|mask| finite(of_mask(mask)?, "the model without some units"))
+            .collect()
     }
 
     /// Through all layers of the dense model.
