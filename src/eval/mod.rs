@@ -12,7 +12,7 @@ pub(crate) use along::{Along, divergence};
 
 pub use generate::{Generator, Sampling};
 pub use loglikelihood::{LoglikelihoodScore, Request, Work, loglikelihoods};
-pub(crate) use perplexity::head_nll;
 pub use perplexity::{Perplexity, measure, perplexity};
+pub(crate) use perplexity::{finite, mean_nll};
 pub use prompt::{Continuation, Prompt};
 pub use score::Score as PerplexityScore;

@@ -189,3 +189,28 @@ pub(crate) fn head_nll<B: SolverOps>(
     }
     Ok(window_nll)
 }
+
+/// The mean of [`head_nll`] over all windows.
+///
+/// # Errors
+/// As [`head_nll`].
+pub(crate) fn mean_nll<B: SolverOps>(
+    model: (&Checkpoint, &Decoder),
+    hidden: impl Iterator<Item = Result<Tensor<B, 3>>>,
+    windows: &[Vec<u32>],
+    device: &B::Device,
+) -> Result<f64> {
+    let nll = head_nll::<B>(model, hidden, windows, device)?;
+    Ok(nll.iter().sum::<f64>() / nll.len().max(1) as f64)
+}
+
+/// A loss that can be made smaller.
+pub(crate) fn finite(loss: f64, of: &str) -> Result<f64> {
+    if loss.is_finite() {
+        return Ok(loss);
+    }
+    Err(Error::from(SolverError::NotFinite {
+        what: "the loss",
+        operator: of.to_owned(),
+    }))
+}

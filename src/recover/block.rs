@@ -8,11 +8,12 @@
 use super::checkpoints::Progress;
 use super::config::BlockConfig;
 use super::gradient::{Gradients, Tracked, Wanted, each, each_gradient, gradients};
-use super::job::{Hidden, RecoverJob, finite, window_states};
+use super::job::{Hidden, RecoverJob, window_states};
 use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::{batches, warm_cosine};
 use crate::error::{ConfigError, Error, Result};
+use crate::eval::finite;
 use crate::module::{MaskedOptimizer, PathFilter, SparsityMask};
 use crate::progress::{Event, Observer};
 use crate::prune::WeightSink;

@@ -37,7 +37,7 @@ pub(super) struct Folder {
     key: String,
 }
 
-/// A number that comes back to the last bit, which one in decimal digits need not.
+/// A number that comes back whatever it is: JSON has no digits for one that is not finite.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Exact(pub(super) f64);
 

@@ -2,8 +2,7 @@
 
 use super::config::Recovery;
 use crate::checkpoint::Model;
-use crate::error::{Error, Result, SolverError};
-use crate::eval::head_nll;
+use crate::error::Result;
 use crate::prune::token_batches;
 use crate::report::Report;
 use burn::tensor::Tensor;
@@ -35,17 +34,6 @@ pub fn kept_layers(model: &Model) -> Option<Vec<usize>> {
     (kept.len() == model.decoder.config().num_layers()).then_some(kept)
 }
 
-/// A loss that can be made smaller.
-pub(crate) fn finite(loss: f64, of: &str) -> Result<f64> {
-    if loss.is_finite() {
-        return Ok(loss);
-    }
-    Err(Error::from(SolverError::NotFinite {
-        what: "the loss",
-        operator: of.to_owned(),
-    }))
-}
-
 /// Tokens of a batch of one window: fewer than any window has.
 const ONE_WINDOW: usize = 1;
 
@@ -61,17 +49,4 @@ pub(crate) fn window_states<B: SolverOps>(
     let embedding = model.decoder.embedding::<B>(&model.checkpoint, device)?;
     let batches = token_batches::<B>(windows, ONE_WINDOW, device);
     Ok(batches.map(|ids| embedding.forward(ids, 0)).collect())
-}
-
-/// The mean negative log-likelihood of windows, from the hidden states after the last layer.
-pub(crate) fn mean_nll<B: SolverOps>(
-    model: &Model,
-    hidden: Hidden<B>,
-    windows: &[Vec<u32>],
-    device: &B::Device,
-) -> Result<f64> {
-    let parts = (&model.checkpoint, &model.decoder);
-    let hidden = hidden.into_iter().map(Ok);
-    let nll = head_nll::<B>(parts, hidden, windows, device)?;
-    Ok(nll.iter().sum::<f64>() / nll.len().max(1) as f64)
 }

@@ -76,7 +76,6 @@ mod zeroth;
 
 pub use checkpoints::remove_checkpoints;
 pub use config::{BlockConfig, MezoConfig, Recovery, SppConfig, SubzeroConfig};
-pub(crate) use job::finite;
 pub use job::{RecoverJob, kept_layers};
 pub use recovery::recover;
 pub use report::{Curve, FILE_NAME, Recovered, RecoveryEvaluation, RecoveryReport, VERSION};

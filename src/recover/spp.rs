@@ -8,11 +8,12 @@
 use super::checkpoints::{Exact, Folder, factors_file};
 use super::config::SppConfig;
 use super::gradient::{Tracked, Wanted, each, each_gradient, gradients};
-use super::job::{Hidden, RecoverJob, finite, mean_nll, window_states};
+use super::job::{Hidden, RecoverJob, window_states};
 use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::{batches, warm_cosine};
 use crate::error::{ConfigError, Error, Result};
+use crate::eval::{finite, mean_nll};
 use crate::progress::{Event, Observer};
 use crate::prune::WeightSink;
 use crate::solver::download;
@@ -263,7 +264,8 @@ impl<'a, B: SolverOps> Run<'a, B> {
             let (layer, _) = self.layer(layer, stored)?;
             hidden = each::<B, _, _>(self.device, hidden, |h| Ok(layer.forward(h)))?;
         }
-        mean_nll(model, hidden, windows, self.device)
+        let parts = (&model.checkpoint, &model.decoder);
+        mean_nll::<B>(parts, hidden.into_iter().map(Ok), windows, self.device)
     }
 
     /// One step of AdamW on these windows.

@@ -10,12 +10,13 @@ use super::checkpoints::{Exact, Folder};
 use super::config::MezoConfig;
 use super::directions::{Space, direction, dithered};
 use super::gradient::each;
-use super::job::{Hidden, RecoverJob, finite, mean_nll, window_states};
+use super::job::{Hidden, RecoverJob, window_states};
 use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::batches;
 use crate::checkpoint::{Overlay, StoredDtype};
 use crate::error::{Error, Result};
+use crate::eval::{finite, mean_nll};
 use crate::progress::{Event, Observer};
 use crate::prune::WeightSink;
 use fista_pruner_backends::SolverOps;
@@ -214,9 +215,10 @@ impl<B: SolverOps> Run<'_, B> {
                 *path = each::<B, _, _>(self.device, std::mem::take(path), |h| Ok(layer.forward(h)))?;
             }
         }
+        let parts = (&model.checkpoint, &model.decoder);
         paths
             .into_iter()
-            .map(|path| mean_nll(model, path, windows, self.device))
+            .map(|path| mean_nll::<B>(parts, path.into_iter().map(Ok), windows, self.device))
             .collect()
     }
 

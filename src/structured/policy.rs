@@ -8,10 +8,9 @@
 use super::depth::few;
 use crate::config::{Baseline, PolicyConfig, PolicyLoss, Removable, Shape, StructureConfig};
 use crate::error::Result;
-use crate::eval::{divergence, head_nll};
+use crate::eval::{divergence, finite, mean_nll};
 use crate::progress::{Event, Observer};
 use crate::prune::{Source, States, embed, survey};
-use crate::recover::finite;
 use crate::solver::unit_scores;
 use crate::system::free_memory;
 use burn::tensor::{Tensor, TensorData};
@@ -311,20 +310,17 @@ impl<'a, B: SolverOps> Layers<'a, B> {
         };
         let of_mask = |mask: &Vec<Vec<bool>>| {
             let hidden = self.masked(start.clone(), parts, mask)?;
-            match &dense {
-                Some(dense) => divergence::<B>(batched, dense, &hidden, device),
+            let loss = match &dense {
+                Some(dense) => divergence::<B>(batched, dense, &hidden, device)?,
                 None => {
                     let model = (batched.checkpoint, batched.decoder);
                     let hidden = hidden.iter().map(|state| Ok(state?.input));
-                    let nll = head_nll::<B>(model, hidden, batched.windows, device)?;
-                    Ok(nll.iter().sum::<f64>() / nll.len().max(1) as f64)
+                    mean_nll::<B>(model, hidden, batched.windows, device)?
                 }
-            }
+            };
+            finite(loss, "the model without some units")
         };
-        masks
-            .iter()
-            .map(|mask| finite(of_mask(mask)?, "the model without some units"))
-            .collect()
+        masks.iter().map(of_mask).collect()
     }
 
     /// Through all layers of the dense model.
