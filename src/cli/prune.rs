@@ -32,8 +32,9 @@ pub(crate) struct PruneArgs {
     /// layer is fitted on, and to which output. `intra`, as in the paper: each decoder layer starts from the original model, and
     /// its own pruned parts count. `none`: the original model's input everywhere. `sequential`, as SparseGPT and Wanda: each
     /// decoder layer starts from the pruned model. `true-sequential`: the same, and its own pruned parts count. `full`: pruned
-    /// input everywhere, fitted to the original model's output. Or three switches:
-    /// input=dense|pruned,within=corrected|uncorrected,target=dense|current.
+    /// input everywhere, fitted to the original model's output. `partial`: as `true-sequential`, a quarter of the way towards
+    /// `full`. Or three switches: input=dense|pruned,within=corrected|uncorrected,target=dense|current. In place of the target's
+    /// name, a number from 0 (current) to 1 (dense).
     #[arg(long, default_value = "intra", value_name = "WHAT", value_parser = parse_propagation, help_heading = METHOD)]
     propagate: Propagation,
     /// How the zeros are divided among the linear layers. `uniform`: the same sparsity for each. `owl`: decoder layers with more

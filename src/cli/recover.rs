@@ -8,7 +8,7 @@ use crate::checkpoint::Model;
 use crate::error::{ConfigError, Error, Result};
 use crate::eval::PerplexityScore;
 use crate::recover::{
-    BlockConfig, MezoConfig, RecoverRun, Recovery, RecoveryReport, SppConfig, SubzeroConfig,
+    BlockConfig, DistillConfig, MezoConfig, RecoverRun, Recovery, RecoveryReport, SppConfig, SubzeroConfig,
 };
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub(crate) struct RecoverArgs {
     /// The folder of the pruned model.
     #[arg(long, value_name = "DIR", help_heading = MODEL)]
     model: PathBuf,
-    /// The dense model that it was pruned from: a folder, or a model of the Hugging Face Hub. Only for `--method block`.
+    /// The dense model that it was pruned from: a folder, or a model of the Hugging Face Hub. Only for `--method block` and `distill`.
     #[arg(long, alias = "teacher", value_name = "DIR|ID", help_heading = MODEL)]
     dense: Option<PathBuf>,
     /// The folder for the recovered model.
@@ -29,7 +29,8 @@ pub(crate) struct RecoverArgs {
     #[arg(long, help_heading = MODEL)]
     overwrite: bool,
     /// How the remaining weights are fine-tuned. `block`: distillation from the dense model, attention and MLP of one layer after
-    /// the other (arXiv 2510.14444); needs --dense. `spp`: back-propagation through the whole model, few trained numbers (arXiv
+    /// the other (arXiv 2510.14444); needs --dense. `distill`: distillation of the whole model at once, on its next tokens; needs
+    /// --dense, and memory for three numbers a weight; best after `block`. `spp`: back-propagation through the whole model, few trained numbers (arXiv
     /// 2405.16057). `mezo`: zeroth-order optimisation, without gradients (arXiv 2305.17333). `subzero`: the same in random
     /// subspaces (arXiv 2410.08989). All hold one decoder layer in memory at a time. `mezo` and `subzero` need no more memory than
     /// `eval`.
@@ -53,6 +54,7 @@ pub(crate) struct RecoverArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Method {
     Block,
+    Distill,
     Spp,
     Mezo,
     Subzero,
@@ -61,20 +63,20 @@ enum Method {
 #[derive(Debug, Args)]
 #[command(next_help_heading = TRAINING)]
 struct Settings {
-    #[arg(long, value_name = "N", help = defaults("How often block and spp go through the text.", |d| [
-        ("block", d.block.epochs.to_string()), ("spp", d.spp.epochs.to_string())]))]
+    #[arg(long, value_name = "N", help = defaults("How often block, distill and spp go through the text.", |d| [
+        ("block", d.block.epochs.to_string()), ("distill", d.distill.epochs.to_string()), ("spp", d.spp.epochs.to_string())]))]
     epochs: Option<usize>,
     #[arg(long, value_name = "N", help = defaults("Training steps of mezo and subzero.", |d| [
         ("mezo", d.mezo.steps.to_string()), ("subzero", d.subzero.steps.steps.to_string())]))]
     steps: Option<usize>,
     #[arg(long, value_name = "N", help = defaults("Sequences per training step.", |d| [
-        ("block", d.block.batch.to_string()), ("spp", d.spp.batch.to_string()),
+        ("block", d.block.batch.to_string()), ("distill", d.distill.batch.to_string()), ("spp", d.spp.batch.to_string()),
         ("mezo", d.mezo.batch.to_string()), ("subzero", d.subzero.steps.batch.to_string())]))]
     batch: Option<usize>,
     #[arg(long, value_name = "X", help = defaults(
-        "Highest learning rate. block: relative to the root mean square of a matrix's weights. mezo and subzero measure the curvature \
+        "Highest learning rate. block and distill: relative to the root mean square of a matrix's weights. mezo and subzero measure the curvature \
          in their first four steps and choose the rate themselves.", |d| [
-        ("block", number(d.block.learning_rate)), ("spp", number(d.spp.learning_rate))]))]
+        ("block", number(d.block.learning_rate)), ("distill", number(d.distill.learning_rate)), ("spp", number(d.spp.learning_rate))]))]
     learning_rate: Option<f64>,
     #[arg(long, alias = "epsilon", value_name = "E", help = defaults(
         "How far mezo and subzero move the weights to measure a slope.", |d| [
@@ -92,6 +94,7 @@ struct Settings {
 #[derive(Default)]
 struct Defaults {
     block: BlockConfig,
+    distill: DistillConfig,
     spp: SppConfig,
     mezo: MezoConfig,
     subzero: SubzeroConfig,
@@ -109,6 +112,7 @@ fn recovery(args: &RecoverArgs) -> Result<Recovery> {
     let (settings, seed) = (&args.settings, args.draws.seed);
     let Defaults {
         block,
+        distill,
         spp,
         mezo,
         subzero,
@@ -125,6 +129,12 @@ fn recovery(args: &RecoverArgs) -> Result<Recovery> {
             epochs: settings.epochs.unwrap_or(block.epochs),
             batch: settings.batch.unwrap_or(block.batch),
             learning_rate: settings.learning_rate.unwrap_or(block.learning_rate),
+            seed,
+        }),
+        Method::Distill => Recovery::Distill(DistillConfig {
+            epochs: settings.epochs.unwrap_or(distill.epochs),
+            batch: settings.batch.unwrap_or(distill.batch),
+            learning_rate: settings.learning_rate.unwrap_or(distill.learning_rate),
             seed,
         }),
         Method::Spp => Recovery::Spp(SppConfig {
@@ -154,7 +164,7 @@ fn refuse_foreign(args: &RecoverArgs) -> Result<()> {
         settings.refresh.is_some(),
     );
     let foreign: &[(&'static str, bool)] = match args.method {
-        Method::Block => &[
+        Method::Block | Method::Distill => &[
             ("--steps", steps),
             ("--perturbation", perturbation),
             ("--rank", rank),
@@ -168,7 +178,10 @@ fn refuse_foreign(args: &RecoverArgs) -> Result<()> {
         Method::Mezo => &[("--epochs", epochs), ("--rank", rank), ("--refresh", refresh)],
         Method::Subzero => &[("--epochs", epochs)],
     };
-    let dense = ("--dense", args.dense.is_some() && args.method != Method::Block);
+    let dense = (
+        "--dense",
+        args.dense.is_some() && !matches!(args.method, Method::Block | Method::Distill),
+    );
     match foreign.iter().chain([&dense]).find(|(_, given)| *given) {
         None => Ok(()),
         Some((setting, _)) => Err(Error::from(ConfigError::Setting {

@@ -31,9 +31,14 @@ pub(crate) fn parse_propagation(text: &str) -> Result<Propagation, String> {
             "input=pruned" => propagation.layer_input = Pruned,
             "within=corrected" => propagation.corrected = true,
             "within=uncorrected" => propagation.corrected = false,
-            "target=dense" => propagation.dense_target = true,
-            "target=current" => propagation.dense_target = false,
+            "target=dense" => propagation.dense_share = 1.0,
+            "target=current" => propagation.dense_share = 0.0,
             other => {
+                let share = other.strip_prefix("target=").and_then(|share| share.parse().ok());
+                if let Some(share) = share.filter(|share| (0.0..=1.0).contains(share)) {
+                    propagation.dense_share = share;
+                    continue;
+                }
                 let names = Propagation::NAMED.map(|(name, _)| shown(name)).join(", ");
                 return Err(format!("`{other}` is neither one of {names} nor a switch"));
             }

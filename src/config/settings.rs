@@ -405,14 +405,15 @@ pub enum LayerInput {
 }
 
 /// Where an operator's input and target come from: three independent switches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Propagation {
     /// What enters each decoder layer on the path whose activations the operators will really see.
     pub layer_input: LayerInput,
     /// Whether operators pruned earlier in a layer change the inputs of the later ones.
     pub corrected: bool,
-    /// Whether the target is `W X` on the dense model's activations, or `W X*` on the operator's own input.
-    pub dense_target: bool,
+    /// `s` of the target `W (s X + (1 − s) X*)`: 1 for the dense model's activations, 0 for the operator's own input, and
+    /// between them a part of what separates the two.
+    pub dense_share: f64,
 }
 
 impl Propagation {
@@ -420,46 +421,59 @@ impl Propagation {
     pub const INTRA: Self = Self {
         layer_input: LayerInput::Dense,
         corrected: true,
-        dense_target: true,
+        dense_share: 1.0,
     };
     /// No correction at all: every operator sees the dense model's activations.
     pub const NONE: Self = Self {
         layer_input: LayerInput::Dense,
         corrected: false,
-        dense_target: true,
+        dense_share: 1.0,
     };
     /// Correction within and between layers: everything is pruned up to here, the target is the dense model's.
     pub const FULL: Self = Self {
         layer_input: LayerInput::Pruned,
         corrected: true,
-        dense_target: true,
+        dense_share: 1.0,
     };
     /// What SparseGPT, Wanda and ALPS do: pruned layer input, uncorrected within the layer, target on that input.
     pub const SEQUENTIAL: Self = Self {
         layer_input: LayerInput::Pruned,
         corrected: false,
-        dense_target: false,
+        dense_share: 0.0,
     };
 
     /// As [`Propagation::SEQUENTIAL`], and corrected within the layer too: every operator sees the input it will have.
     pub const REFRESHED: Self = Self {
         layer_input: LayerInput::Pruned,
         corrected: true,
-        dense_target: false,
+        dense_share: 0.0,
+    };
+
+    /// As [`Propagation::REFRESHED`], and a quarter of the way back to the dense model's output: the factor of GPTAQ (arXiv
+    /// 2504.02692).
+    pub const PARTIAL: Self = Self {
+        dense_share: 0.25,
+        ..Self::REFRESHED
     };
 
     /// The named combinations, as the command line spells them.
-    pub const NAMED: [(&'static str, Self); 5] = [
+    pub const NAMED: [(&'static str, Self); 6] = [
         ("intra", Self::INTRA),
         ("none", Self::NONE),
         ("full", Self::FULL),
         ("sequential", Self::SEQUENTIAL),
         ("refreshed", Self::REFRESHED),
+        ("partial", Self::PARTIAL),
     ];
 
     /// The name of a named combination.
     pub fn name(&self) -> Option<&'static str> {
         Self::NAMED.iter().find(|(_, p)| p == self).map(|(name, _)| *name)
+    }
+
+    /// Whether the dense model's activations are part of the target.
+    pub fn dense_target(&self) -> bool {
+        self.dense_share > 0.0
     }
 
     /// Whether an operator's real input can differ from the dense one, so that both must be computed.

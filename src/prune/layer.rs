@@ -44,7 +44,7 @@ impl<'a, 's, B: SolverOps> BranchState<'a, 's, B> {
 
     pub(super) fn needs_dense(&self) -> bool {
         let propagation = self.branch.config.propagation;
-        propagation.layer_input == LayerInput::Dense || propagation.dense_target
+        propagation.layer_input == LayerInput::Dense || propagation.dense_target()
     }
 
     /// Takes the branch's own states through a layer that was pruned before.
@@ -192,8 +192,9 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
             let own = match &state.real {
                 real if by_columns => {
                     let real = real.as_ref().or(dense);
-                    let target = dense.filter(|_| propagation.dense_target).or(real);
-                    let accumulator = Accumulator::for_columns(self.weights(&chosen)?);
+                    let target = dense.filter(|_| propagation.dense_target()).or(real);
+                    let accumulator =
+                        Accumulator::for_columns(self.weights(&chosen)?).towards(propagation.dense_share);
                     let pair = target
                         .zip(real)
                         .ok_or_else(|| Error::internal("no hidden states"))?;
@@ -207,10 +208,11 @@ impl<'a, B: SolverOps> LayerRun<'a, B> {
                     Some(column_statistics(first, accumulator, pair, more)?)
                 }
                 Some(real) if !nothing => {
-                    let target = dense.filter(|_| propagation.dense_target);
+                    let target = dense.filter(|_| propagation.dense_target());
                     let weights = self.weights(&chosen)?;
                     let cross = state.branch.sink.wants_statistics();
-                    let accumulator = Accumulator::for_operators(weights, cross);
+                    let accumulator =
+                        Accumulator::for_operators(weights, cross).towards(propagation.dense_share);
                     Some(statistics(first, accumulator, target, Some(real))?)
                 }
                 _ => None,

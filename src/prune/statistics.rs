@@ -47,6 +47,8 @@ pub struct Accumulator<B: SolverOps> {
     /// `(X* − X)(X* − X)ᵀ`
     drift_gram: Option<GramSum<B>>,
     keep_drift: bool,
+    /// The share of `X* − X` that counts as drift.
+    share: f64,
     on_outputs: Vec<OutputDrift<B>>,
     /// Sum of `X*` as `[1, n]`, where means are wanted.
     sum: Option<Sum<B>>,
@@ -76,6 +78,7 @@ impl<B: SolverOps> Default for Accumulator<B> {
             drift: None,
             drift_gram: None,
             keep_drift: true,
+            share: 1.0,
             on_outputs: Vec::new(),
             sum: None,
             keep_means: false,
@@ -132,6 +135,11 @@ impl<B: SolverOps> Accumulator<B> {
         }
     }
 
+    /// Targets are `W (s X + (1 − s) X*)`: that share of `X* − X` counts as drift.
+    pub fn towards(self, share: f64) -> Self {
+        Self { share, ..self }
+    }
+
     /// Adds a batch where the operator's real input is the target's input: `x [tokens, n]`.
     pub fn add(&mut self, x: Tensor<B, 2>) {
         self.tokens += x.dims()[0];
@@ -150,7 +158,10 @@ impl<B: SolverOps> Accumulator<B> {
     /// As [`add_pair`](Self::add_pair); the operators' targets are `W X` and `more` `[tokens, m]`, which counts as drift. Only for
     /// drifts that are summed on outputs.
     pub fn add_towards(&mut self, dense: Tensor<B, 2>, real: Tensor<B, 2>, more: Option<Tensor<B, 2>>) {
-        let difference = real.clone() - dense;
+        let mut difference = real.clone() - dense;
+        if self.share != 1.0 {
+            difference = difference.mul_scalar(self.share);
+        }
         for operator in &mut self.on_outputs {
             let mut outputs = B::matmul_f32(difference.clone(), operator.weight.clone().transpose());
             if let Some(more) = more.clone() {

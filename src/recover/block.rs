@@ -12,7 +12,7 @@ use super::job::{Hidden, RecoverJob, window_states};
 use super::operators::{Operator, layer_operators};
 use super::report::Curve;
 use super::schedule::{batches, warm_cosine};
-use crate::error::{ConfigError, Error, Result};
+use crate::error::Result;
 use crate::eval::finite;
 use crate::module::{MaskedOptimizer, PathFilter, SparsityMask};
 use crate::progress::{Event, Observer};
@@ -96,12 +96,7 @@ pub(super) fn run<B: SolverOps>(
     sink: &mut dyn WeightSink,
     observer: &mut dyn Observer,
 ) -> Result<(Vec<Curve>, usize)> {
-    let dense_model = job.dense.ok_or_else(|| {
-        Error::from(ConfigError::Setting {
-            setting: "‹dense›",
-            reason: "`block` reconstructs the dense model's activations: name that model".into(),
-        })
-    })?;
+    let dense_model = job.dense_for("block")?;
     let mut progress = Progress::open(job)?;
     let layers = job.pruned.decoder.config().num_layers();
     observer.event(Event::Stage {

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum Recovery {
     /// Attention and MLP of each decoder layer against the dense model's activations (arXiv 2510.14444).
     Block(BlockConfig),
+    /// All surviving weights against the dense model's distribution of the next token, by back-propagation through the whole model.
+    Distill(DistillConfig),
     /// A factor for each weight from few parameters, by back-propagation through the whole model (SPP, arXiv 2405.16057).
     Spp(SppConfig),
     /// Steps along random directions, from forward passes alone (MeZO, arXiv 2305.17333).
@@ -22,6 +24,7 @@ impl Recovery {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Block(_) => "block",
+            Self::Distill(_) => "distill",
             Self::Spp(_) => "spp",
             Self::Mezo(_) => "mezo",
             Self::Subzero(_) => "subzero",
@@ -35,6 +38,11 @@ impl Recovery {
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::Block(config) => {
+                at_least_one("‹epochs›", config.epochs)?;
+                at_least_one("‹batch›", config.batch)?;
+                positive("‹learning-rate›", config.learning_rate)
+            }
+            Self::Distill(config) => {
                 at_least_one("‹epochs›", config.epochs)?;
                 at_least_one("‹batch›", config.batch)?;
                 positive("‹learning-rate›", config.learning_rate)
@@ -91,6 +99,35 @@ impl Default for BlockConfig {
             epochs: 4,
             batch: 2,
             learning_rate: 1e-2,
+            seed: 0,
+        }
+    }
+}
+
+/// Distillation through the whole model by AdamW.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct DistillConfig {
+    /// Passes over the windows.
+    pub epochs: usize,
+    /// Windows a step.
+    pub batch: usize,
+    /// AdamW's rate at its highest, relative to the root mean square of an operator's weights.
+    pub learning_rate: f64,
+    /// Of the order of the windows.
+    pub seed: u64,
+}
+
+impl DistillConfig {
+    /// AdamW's β: those of SAFE (arXiv 2506.06866).
+    pub(super) const BETAS: (f32, f32) = (0.9, 0.95);
+}
+
+impl Default for DistillConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 1,
+            batch: 2,
+            learning_rate: 2e-3,
             seed: 0,
         }
     }

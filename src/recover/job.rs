@@ -2,7 +2,7 @@
 
 use super::config::Recovery;
 use crate::checkpoint::Model;
-use crate::error::Result;
+use crate::error::{ConfigError, Error, Result};
 use crate::prune::token_batches;
 use crate::report::Report;
 use burn::tensor::Tensor;
@@ -14,7 +14,7 @@ use std::path::Path;
 pub struct RecoverJob<'a> {
     /// The pruned model. Whatever is zero in its operators stays zero.
     pub pruned: &'a Model,
-    /// The dense model that it was made from, for [`Recovery::Block`].
+    /// The dense model that it was made from, for [`Recovery::Block`] and [`Recovery::Distill`].
     pub dense: Option<&'a Model>,
     /// Of a structurally pruned model the layers of the dense one that it has kept: all of its operators are trained then, not only
     /// those with zeros. See [`kept_layers`].
@@ -25,6 +25,18 @@ pub struct RecoverJob<'a> {
     pub recovery: &'a Recovery,
     /// A folder for what is done, in which an interrupted run finds it again; see [`remove_checkpoints`](super::remove_checkpoints).
     pub checkpoints: Option<&'a Path>,
+}
+
+impl<'a> RecoverJob<'a> {
+    /// The dense model, for a method that needs it.
+    pub(super) fn dense_for(&self, method: &str) -> Result<&'a Model> {
+        self.dense.ok_or_else(|| {
+            Error::from(ConfigError::Setting {
+                setting: "‹dense›",
+                reason: format!("`{method}` learns from the dense model: name that model"),
+            })
+        })
+    }
 }
 
 /// The layers of the dense model that a structurally pruned one has kept, as the report beside it says.

@@ -5,6 +5,7 @@
 //! | method | what is trained | on what |
 //! |---|---|---|
 //! | [`Recovery::Block`] | each layer's attention, then its MLP, by Adam | the dense model's hidden states |
+//! | [`Recovery::Distill`] | all surviving weights, by AdamW | the dense model's distribution of the next token |
 //! | [`Recovery::Spp`] | factors of rows and columns of all operators, by AdamW | the text |
 //! | [`Recovery::Mezo`] | all weights, along random directions | the text, by forward passes alone |
 //! | [`Recovery::Subzero`] | the same, in random subspaces | the text, by forward passes alone |
@@ -64,6 +65,7 @@ mod block;
 mod checkpoints;
 mod config;
 mod directions;
+mod distill;
 mod gradient;
 mod job;
 mod operators;
@@ -72,10 +74,11 @@ mod report;
 mod run;
 mod schedule;
 mod spp;
+mod whole;
 mod zeroth;
 
 pub use checkpoints::remove_checkpoints;
-pub use config::{BlockConfig, MezoConfig, Recovery, SppConfig, SubzeroConfig};
+pub use config::{BlockConfig, DistillConfig, MezoConfig, Recovery, SppConfig, SubzeroConfig};
 pub use job::{RecoverJob, kept_layers};
 pub use recovery::recover;
 pub use report::{Curve, FILE_NAME, Recovered, RecoveryEvaluation, RecoveryReport, VERSION};

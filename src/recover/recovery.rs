@@ -2,7 +2,7 @@
 
 use super::directions::Space;
 use super::job::RecoverJob;
-use super::{Recovered, Recovery, block, operators, spp, zeroth};
+use super::{Recovered, Recovery, block, distill, operators, spp, zeroth};
 use crate::checkpoint::Model;
 use crate::error::{ConfigError, Error, Result};
 use crate::progress::Observer;
@@ -35,6 +35,10 @@ pub fn recover<B: SolverOps>(
         Recovery::Block(config) => (
             block::LOSS,
             block::run::<B>(&job, config, device, &mut counting, observer)?,
+        ),
+        Recovery::Distill(config) => (
+            distill::LOSS,
+            distill::run::<B>(&job, config, device, &mut counting, observer)?,
         ),
         Recovery::Spp(config) => (
             spp::LOSS,

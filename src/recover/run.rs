@@ -22,7 +22,7 @@ use std::time::Instant;
 pub struct RecoverRun<'a> {
     /// The pruned model.
     pub pruned: &'a Model,
-    /// The dense model that it was made from, for [`Recovery::Block`].
+    /// The dense model that it was made from, for [`Recovery::Block`] and [`Recovery::Distill`].
     pub dense: Option<&'a Model>,
     /// The windows to adapt the weights on.
     pub calibration: &'a TokenWindows,

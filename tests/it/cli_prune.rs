@@ -368,6 +368,7 @@ fn propagation_by_name_and_by_switches() {
         ("full", "input=pruned,within=corrected,target=dense"),
         ("sequential", "input=pruned,within=uncorrected,target=current"),
         ("refreshed", "input=pruned,within=corrected,target=current"),
+        ("partial", "input=pruned,within=corrected,target=0.25"),
     ];
     assert!(
         switches
@@ -382,7 +383,7 @@ fn propagation_by_name_and_by_switches() {
         assert!(run(switches) == (weights.clone(), json!(name)), "{name}");
         different.insert(weights);
     }
-    assert_eq!(different.len(), 5);
+    assert_eq!(different.len(), 6);
     let (other, reported) = run("input=pruned,within=uncorrected,target=dense");
     assert!(!different.contains(&other));
     assert_eq!(reported, Value::Null);

@@ -7,7 +7,8 @@ use fista_pruner::error::{Error, Result};
 use fista_pruner::progress::Event;
 use fista_pruner::prune::WeightSink;
 use fista_pruner::recover::{
-    BlockConfig, MezoConfig, RecoverJob, Recovered, Recovery, SppConfig, SubzeroConfig, recover,
+    BlockConfig, DistillConfig, MezoConfig, RecoverJob, Recovered, Recovery, SppConfig, SubzeroConfig,
+    recover,
 };
 use fista_pruner::report::OperatorReport;
 use serde_json::Value;
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A few steps of each method on a small model.
-fn methods() -> [Recovery; 4] {
+fn methods() -> [Recovery; 5] {
     let zeroth = MezoConfig {
         steps: 14,
         batch: 2,
@@ -26,6 +27,11 @@ fn methods() -> [Recovery; 4] {
             epochs: 2,
             batch: 2,
             ..BlockConfig::default()
+        }),
+        Recovery::Distill(DistillConfig {
+            epochs: 7,
+            batch: 2,
+            ..DistillConfig::default()
         }),
         Recovery::Spp(SppConfig {
             epochs: 7,
@@ -104,7 +110,7 @@ fn run(
         .collect();
     let job = RecoverJob {
         pruned: &sparse,
-        dense: matches!(recovery, Recovery::Block(_)).then_some(&dense),
+        dense: matches!(recovery, Recovery::Block(_) | Recovery::Distill(_)).then_some(&dense),
         kept_layers: None,
         windows: &windows,
         recovery,
@@ -153,7 +159,7 @@ fn interrupted_runs_go_on_where_they_were() {
         for folder in copies {
             let mut found = Collect::default();
             let again = run(&workspace, &recovery, Some(&folder), &mut found, |_| {}).unwrap();
-            assert!(again.resumed > 0 || name == "spp", "{name}");
+            assert!(again.resumed > 0 || ["spp", "distill"].contains(&name), "{name}");
             assert_eq!(losses(&again), losses(&result), "{name}");
             assert!(found.weights == expected.weights, "{name}");
         }
@@ -265,6 +271,7 @@ fn every_method_keeps_what_it_must_keep() {
         let before = workspace.weights("out");
         for (method, settings, sure) in [
             ("block", "--dense model --epochs 2 --batch 2", true),
+            ("distill", "--dense model --epochs 6 --batch 2", true),
             ("spp", "--epochs 6 --batch 2", true),
             ("mezo", "--steps 12 --batch 4", false),
             ("subzero", "--steps 12 --batch 4 --rank 4", false),
@@ -317,7 +324,7 @@ fn every_method_keeps_what_it_must_keep() {
     }
 }
 
-/// The built-in model and text: every method lowers the loss that it is made for, block and spp the perplexity on other
+/// The built-in model and text: every method lowers the loss that it is made for, those with gradients the perplexity on other
 /// text too.
 #[test]
 fn the_demo_gets_better() {
@@ -338,6 +345,7 @@ fn the_demo_gets_better() {
     workspace.succeed("prune --output dense --samples 2 --seq-len 64 --method magnitude --polish 0 --sparsity 0 --max-windows 1");
     for (method, settings) in [
         ("block", "--dense dense --epochs 4 --batch 2"),
+        ("distill", "--dense dense --epochs 6 --batch 2"),
         ("spp", "--epochs 6 --batch 2"),
     ] {
         let report = recover(method, settings);
@@ -373,6 +381,8 @@ fn what_cannot_be_recovered() {
     );
     refuse("--method mezo --dense model", &["--dense", "mezo"]);
     refuse("--method mezo --epochs 3", &["--epochs", "mezo"]);
+    refuse("--method distill", &["--dense", "dense model"]);
+    refuse("--method distill --dense model --rank 3", &["--rank", "distill"]);
     refuse("--method spp --steps 3", &["--steps", "spp"]);
     refuse("--method block --dense model --rank 3", &["--rank", "block"]);
     refuse("--method subzero --rank 0", &["--rank", "at least 1"]);

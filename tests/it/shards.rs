@@ -114,7 +114,7 @@ fn parts_that_make_no_whole_are_named() {
 fn what_cannot_be_a_part_is_refused() {
     let workspace = Workspace::with("smollm2-style");
     let shard = format!("{PRUNE} --output parts --shard");
-    for propagate in ["full", "sequential", "refreshed"] {
+    for propagate in ["full", "sequential", "refreshed", "partial"] {
         workspace.refuse(
             &format!("{shard} 1/2 --propagate {propagate}"),
             &["--shard", "input=dense"],

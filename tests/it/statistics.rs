@@ -100,6 +100,35 @@ fn a_drift_is_the_same_on_outputs_and_by_matrices_of_inputs() {
     }
 }
 
+/// A share of the drift is the drift from activations that lie that far between the operator's own and the dense model's.
+#[test]
+fn a_part_of_the_drift_is_that_from_a_target_on_the_way() {
+    let (inputs, share) = (24, 0.25);
+    let (dense, real, more) = (random(60, inputs, 1), random(60, inputs, 2), random(60, 9, 3));
+    let between = dense.clone() * share + real.clone() * (1.0 - share);
+    // On outputs, by matrices of the inputs, and on outputs with more in the target.
+    for (outputs, columns) in [(9, false), (30, false), (9, true)] {
+        let weight = random(outputs, inputs, 4);
+        let problem = |share: f64, dense: &Matrix| {
+            let operators = vec![("a".to_owned(), weight.clone())];
+            let mut accumulator = match columns {
+                true => Accumulator::for_columns(operators),
+                false => Accumulator::for_operators(operators, false),
+            }
+            .towards(share);
+            accumulator.add_towards(dense.clone(), real.clone(), columns.then(|| more.clone()));
+            accumulator.finish("a").unwrap().problem("a", weight.clone())
+        };
+        let (found, expected) = (problem(share, &dense), problem(1.0, &between));
+        let close = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-5;
+        assert!(close(found.drift_energy, expected.drift_energy));
+        assert!(close(found.target_energy, expected.target_energy));
+        let far = (found.drift.unwrap() - expected.drift.unwrap()).abs().max();
+        assert!(far.into_scalar() < 1e-5);
+        assert!(!close(problem(1.0, &dense).drift_energy, expected.drift_energy));
+    }
+}
+
 #[test]
 fn an_operator_whose_drift_was_not_gathered_is_refused() {
     let inputs = 40;

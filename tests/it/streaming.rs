@@ -16,7 +16,7 @@ fn pruned(workspace: &Workspace, line: &str) -> Vec<u8> {
 fn states_weights_and_gram_matrices_may_wait_anywhere() {
     for model in ["llama3.1-style", "opt-350m-style"] {
         let workspace = Workspace::with(model);
-        for propagate in ["intra", "none", "full", "sequential", "refreshed"] {
+        for propagate in ["intra", "none", "full", "sequential", "refreshed", "partial"] {
             let line = format!("{PRUNE} --output out --propagate {propagate} --data ids.safetensors");
             let report = |extra: &str| {
                 let weights = pruned(&workspace, &format!("{line} {extra}"));
@@ -90,7 +90,7 @@ fn a_failure_on_one_of_several_devices_ends_the_run() {
 #[test]
 fn devices_that_cannot_share_a_run_are_refused() {
     let workspace = Workspace::with("smollm2-style");
-    for propagate in ["full", "sequential", "refreshed"] {
+    for propagate in ["full", "sequential", "refreshed", "partial"] {
         let line = format!("{PRUNE} --output out --device flex,flex --propagate {propagate}");
         workspace.refuse(&line, &["--device", "input=dense"]);
     }

@@ -32,6 +32,7 @@ commands() {
         echo "merge --parts parts --output out"
         ;;
     block) echo "$recover block --dense $dense --epochs 1" ;;
+    distill) echo "$recover distill --dense $dense --epochs 1" ;;
     spp) echo "$recover spp --epochs 1" ;;
     mezo | subzero) echo "$recover $1 --steps 12" ;;
     pack) echo "pack --model $dir/pruned --output out" ;;
@@ -60,7 +61,7 @@ sums() {
     done)
 }
 
-jobs=(prune parts block spp mezo subzero pack)
+jobs=(prune parts block distill spp mezo subzero pack)
 declare -A expected seconds
 for job in "${jobs[@]}"; do
     mkdir "$dir/whole-$job" && cd "$dir/whole-$job"

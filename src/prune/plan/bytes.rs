@@ -114,7 +114,7 @@ impl Shapes<'_> {
         let groups = self.decoder.config().operator_groups();
         let inputs = groups[group].first().map_or(0, |operator| operator.in_features) as u64;
         let propagation = self.config.propagation;
-        let dense = propagation.layer_input == LayerInput::Dense || propagation.dense_target;
+        let dense = propagation.layer_input == LayerInput::Dense || propagation.dense_target();
         let paths = u64::from(dense) + u64::from(self.drifts(group));
         let waiting = u64::from(propagation.layer_input == LayerInput::Pruned && !propagation.corrected);
         let calibration =
@@ -250,7 +250,7 @@ impl Shapes<'_> {
     }
 
     fn two_targets(&self, group: usize) -> bool {
-        self.drifts(group) && self.config.propagation.dense_target
+        self.drifts(group) && self.config.propagation.dense_target()
     }
 
     /// As [`crate::prune::Accumulator::for_operators`] decides.
