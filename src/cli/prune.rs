@@ -38,8 +38,9 @@ pub(crate) struct PruneArgs {
     #[arg(long, default_value = "intra", value_name = "WHAT", value_parser = parse_propagation, help_heading = METHOD)]
     propagate: Propagation,
     /// How the zeros are divided among the linear layers. `uniform`: the same sparsity for each. `owl`: decoder layers with more
-    /// outliers keep more weights (arXiv 2310.05175). `error`: more zeros where they increase the measured error least. The total
-    /// is always the same. Or a JSON file: an object from names or regular expressions to sparsities.
+    /// outliers keep more weights (arXiv 2310.05175). `error`: more zeros where they increase the measured error least. `kl`:
+    /// more zeros in the decoder layers where they change the next-token probabilities least, if that is better on held-out text. The
+    /// total is always the same. Or a JSON file: an object from names or regular expressions to sparsities.
     #[arg(long, alias = "sparsity-profile", default_value = "uniform", value_name = "WHAT", help_heading = METHOD)]
     allocation: String,
     #[command(flatten)]

@@ -103,8 +103,28 @@ pub(crate) fn report_text(report: &Report) -> String {
         report.operators.len(),
         report.mean_error(),
     );
+    text += &allocation_text(report);
     text += &evaluation_text(report);
     text.trim_start().to_owned()
+}
+
+/// What was compared for `--allocation kl`, and what was taken.
+fn allocation_text(report: &Report) -> String {
+    let tried = &report.tried_allocations;
+    let Some(best) = tried.iter().min_by(|a, b| a.divergence.total_cmp(&b.divergence)) else {
+        return String::new();
+    };
+    let uniform = tried.iter().find(|tried| tried.share == 0.0);
+    let uniform = uniform.map_or(f64::NAN, |tried| tried.divergence);
+    match best.share > 0.0 {
+        true => format!(
+            "\nallocation kl: divergence from the original model on held-out text {:.4}, with the same sparsity everywhere {uniform:.4}",
+            best.divergence
+        ),
+        false => format!(
+            "\nallocation kl: the same sparsity everywhere is best on held-out text, and was used (divergence {uniform:.4})"
+        ),
+    }
 }
 
 /// Perplexities, where they were measured, seconds and memory.

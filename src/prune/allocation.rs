@@ -4,12 +4,15 @@
 //! In: an opened checkpoint and calibration windows, or a file. Out: a pattern for every operator, for
 //! [`PruneConfig::patterns`].
 
+use super::divergences::{Divided, PARTS, by_part, by_patterns, part_of};
 use super::{Source, selected, survey};
 use crate::config::{Pattern, PruneConfig, SolverConfig};
 use crate::error::{ConfigError, Error, Result};
 use crate::progress::Observer;
+use crate::report::TriedAllocation;
 use crate::solver;
 use fista_pruner_backends::SolverOps;
+use fista_pruner_models::LayerOperator;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,14 +28,18 @@ pub enum Allocation {
     Owl,
     /// Zeros go where the measured errors say they cost least.
     Error,
+    /// Zeros go where they move the model least from the dense one: by divergences that single layers' attention and MLP cause, and only as far as held-out
+    /// windows agree.
+    Kl,
 }
 
 impl Allocation {
     /// Every allocation, with the name the command line uses.
-    pub const ALL: [(&'static str, Self); 3] = [
+    pub const ALL: [(&'static str, Self); 4] = [
         ("uniform", Self::Uniform),
         ("owl", Self::Owl),
         ("error", Self::Error),
+        ("kl", Self::Kl),
     ];
 
     /// Refuses a pattern whose zeros cannot be moved between operators.
@@ -41,12 +48,14 @@ impl Allocation {
     /// When the pattern is n:m, whose rate is fixed, and the allocation is not uniform.
     pub fn check(self, pattern: Pattern) -> Result<()> {
         match (self, pattern) {
-            (Self::Owl | Self::Error, Pattern::NOfM { .. }) => Err(Error::from(ConfigError::Setting {
-                setting: "‹allocation›",
-                reason: format!(
-                    "{pattern} fixes every operator's rate; write the patterns into a table file"
-                ),
-            })),
+            (Self::Owl | Self::Error | Self::Kl, Pattern::NOfM { .. }) => {
+                Err(Error::from(ConfigError::Setting {
+                    setting: "‹allocation›",
+                    reason: format!(
+                        "{pattern} fixes every operator's rate; write the patterns into a table file"
+                    ),
+                }))
+            }
             _ => Ok(()),
         }
     }
@@ -73,7 +82,7 @@ impl Rates {
         if !Path::new(text).exists() {
             return Err(Error::from(ConfigError::Setting {
                 setting: "‹allocation›",
-                reason: format!("`{text}` is neither uniform, owl, error nor a file"),
+                reason: format!("`{text}` is neither uniform, owl, error, kl nor a file"),
             }));
         }
         Ok(Self::Table(text.into()))
@@ -111,8 +120,23 @@ const OWL_MULTIPLE: f64 = 5.0;
 const OWL_RANGE: f64 = 0.08;
 /// Where errors are measured, from the global rate; no operator's rate leaves that range.
 const ERROR_STEPS: [f64; 5] = [-0.2, -0.1, 0.0, 0.1, 0.2];
+/// The same for divergences.
+const KL_STEPS: [f64; 3] = [-0.15, 0.0, 0.15];
+/// Between two of these, the divergence's logarithm is taken to be straight; so many points are read from it.
+const KL_POINTS: usize = 10;
+/// How far from the uniform rates towards those by divergence: candidates.
+const KL_SHARES: [f64; 3] = [0.0, 0.5, 1.0];
 /// No operator loses more.
 const MOST: f64 = 0.99;
+
+/// What came of an allocation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Allocated {
+    /// For [`PruneConfig::patterns`].
+    pub patterns: BTreeMap<String, Pattern>,
+    /// What was compared, where several were.
+    pub tried: Vec<TriedAllocation>,
+}
 
 /// One operator's share in the decision.
 struct Share {
@@ -136,34 +160,124 @@ pub fn allocate<B: SolverOps>(
     allocation: Allocation,
     device: &B::Device,
     observer: &mut dyn Observer,
-) -> Result<BTreeMap<String, Pattern>> {
+) -> Result<Allocated> {
     allocation.check(config.pattern)?;
-    let (Allocation::Owl | Allocation::Error, Pattern::Unstructured(rate)) = (allocation, config.pattern)
-    else {
-        return Ok(BTreeMap::new());
+    let Pattern::Unstructured(rate) = config.pattern else {
+        return Ok(Allocated::default());
     };
+    match allocation {
+        Allocation::Uniform => return Ok(Allocated::default()),
+        Allocation::Kl => return by_divergence::<B>(source, config, rate, device, observer),
+        Allocation::Owl | Allocation::Error => {}
+    }
     let shares = measure::<B>(source, config, (allocation, rate), device, observer)?;
-    let budget: usize = selected(source.decoder, config)
-        .iter()
-        .map(|operator| {
-            let [outputs, inputs] = operator.shape();
-            config.pattern.zeros(outputs, inputs)
-        })
-        .sum();
+    let budget = budget(source, config);
     let rates = match allocation {
         Allocation::Error => by_error(&shares, budget),
         _ => by_outliers(&shares, rate),
     };
-    let counts: Vec<usize> = shares.iter().map(|share| share.weights).collect();
-    let zeros = exact(&rates, &counts, budget);
-    Ok(shares
-        .into_iter()
-        .zip(zeros)
-        .map(|(share, zeros)| {
-            let rate = zeros as f64 / share.weights.max(1) as f64;
-            (share.name, Pattern::Unstructured(rate))
+    let operators: Vec<(String, usize)> = (shares.into_iter())
+        .map(|share| (share.name, share.weights))
+        .collect();
+    Ok(Allocated {
+        patterns: patterns(&operators, &rates, budget),
+        tried: Vec::new(),
+    })
+}
+
+/// The zeros of a uniform rate.
+fn budget(source: Source<'_>, config: &PruneConfig) -> usize {
+    let zeros = selected(source.decoder, config).into_iter().map(|operator| {
+        let [outputs, inputs] = operator.shape();
+        config.pattern.zeros(outputs, inputs)
+    });
+    zeros.sum()
+}
+
+/// Patterns for operators of that many weights, with the budget's zeros.
+fn patterns(operators: &[(String, usize)], rates: &[f64], budget: usize) -> BTreeMap<String, Pattern> {
+    let counts: Vec<usize> = operators.iter().map(|(_, weights)| *weights).collect();
+    let zeros = exact(rates, &counts, budget);
+    let of = |((name, weights), zeros): (&(String, usize), usize)| {
+        let rate = zeros as f64 / (*weights).max(1) as f64;
+        (name.clone(), Pattern::Unstructured(rate))
+    };
+    operators.iter().zip(zeros).map(of).collect()
+}
+
+/// Rates of attention and MLP of every layer by the divergences that they cause, as far from uniform ones as held-out windows like best: no patterns for uniform.
+fn by_divergence<B: SolverOps>(
+    source: Source<'_>,
+    config: &PruneConfig,
+    rate: f64,
+    device: &B::Device,
+    observer: &mut dyn Observer,
+) -> Result<Allocated> {
+    let chosen = selected(source.decoder, config);
+    let mut rates: Vec<f64> = KL_STEPS.map(|step| (rate + step).clamp(0.0, MOST)).to_vec();
+    rates.dedup();
+    let quick = PruneConfig {
+        solver: SolverConfig::fast(Some(source.decoder.config().family())),
+        ..config.clone()
+    };
+    let windows = Divided::of(source);
+    let divergences = by_part::<B>(windows, &quick, &rates, device, observer)?;
+    let part = |operator: &LayerOperator| operator.layer * PARTS + part_of::<B>(operator.group);
+    let shares: Vec<Share> = (divergences.iter().enumerate())
+        .map(|(i, divergences)| Share {
+            name: String::new(),
+            // The part's number: what has one rate.
+            layer: i,
+            weights: (chosen.iter())
+                .filter(|operator| part(operator) == i)
+                .map(|operator| operator.shape().iter().product::<usize>())
+                .sum(),
+            scores: Scores::default(),
+            errors: between(&rates, divergences),
         })
-        .collect())
+        .filter(|share| share.weights > 0)
+        .collect();
+    let budget = budget(source, config);
+    let found: BTreeMap<usize, f64> = (shares.iter().map(|share| share.layer))
+        .zip(by_error(&shares, budget))
+        .collect();
+    let operators: Vec<(String, usize)> = (chosen.iter())
+        .map(|operator| (operator.name.clone(), operator.shape().iter().product()))
+        .collect();
+    let candidates = KL_SHARES.map(|share| {
+        let rates: Vec<f64> = (chosen.iter())
+            .map(|operator| rate + share * (found[&part(operator)] - rate))
+            .collect();
+        match share > 0.0 {
+            true => patterns(&operators, &rates, budget),
+            false => BTreeMap::new(),
+        }
+    });
+    let judged = by_patterns::<B>(windows, &quick, &candidates, device, observer)?;
+    let tried: Vec<TriedAllocation> = (KL_SHARES.into_iter().zip(judged))
+        .map(|(share, divergence)| TriedAllocation { share, divergence })
+        .collect();
+    let best = (tried.iter().zip(candidates)).min_by(|(a, _), (b, _)| a.divergence.total_cmp(&b.divergence));
+    Ok(Allocated {
+        patterns: best.map(|(_, patterns)| patterns).unwrap_or_default(),
+        tried,
+    })
+}
+
+/// A curve through these points: the logarithm of a divergence is nearly straight.
+fn between(rates: &[f64], divergences: &[f64]) -> Vec<(f64, f64)> {
+    let points: Vec<(f64, f64)> = (rates.iter().copied())
+        .zip(divergences.iter().map(|d| d.max(f64::MIN_POSITIVE)))
+        .collect();
+    let mut curve: Vec<(f64, f64)> = points.first().copied().into_iter().collect();
+    for pair in points.windows(2) {
+        let ((from, low), (to, high)) = (pair[0], pair[1]);
+        curve.extend((1..=KL_POINTS).map(|i| {
+            let t = i as f64 / KL_POINTS as f64;
+            (from + t * (to - from), low.powf(1.0 - t) * high.powf(t))
+        }));
+    }
+    curve
 }
 
 /// Reads a table: a JSON object from operators to rates (`0.6`) or patterns (`"2:4"`). A key is an operator's full name, or
@@ -451,6 +565,18 @@ mod tests {
         let shares = [share(0, 1000, &steep), share(1, 4000, &steep)];
         let rates = by_error(&shares, 2500);
         assert!(rates[1] > rates[0], "{rates:?}");
+    }
+
+    #[test]
+    fn between_two_rates_a_divergence_grows_by_a_factor() {
+        let curve = between(&[0.5, 0.6, 0.7], &[0.1, 0.4, 6.4]);
+        assert_eq!(curve.len(), 2 * KL_POINTS + 1);
+        let at = |i: usize| curve[i];
+        assert!((at(KL_POINTS / 2).0 - 0.55).abs() < 1e-12 && (at(KL_POINTS / 2).1 - 0.2).abs() < 1e-12);
+        assert!((at(KL_POINTS).1 - 0.4).abs() < 1e-12);
+        assert!((at(3 * KL_POINTS / 2).1 - 1.6).abs() < 1e-12);
+        // A layer that no rate changes, and rates at the border, give no more than there is.
+        assert!(between(&[0.5], &[0.0])[0].1 > 0.0);
     }
 
     #[test]

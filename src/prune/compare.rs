@@ -366,7 +366,7 @@ fn configs<B: SolverOps>(
             {
                 Some((_, patterns)) => patterns.clone(),
                 None => {
-                    let patterns = allocate::<B>(source, &config, way.allocation, device, observer)?;
+                    let patterns = allocate::<B>(source, &config, way.allocation, device, observer)?.patterns;
                     allocated.push((way.allocation, patterns.clone()));
                     patterns
                 }

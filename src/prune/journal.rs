@@ -4,8 +4,8 @@
 //! after the layer's weights have reached the disk. A line that was cut off is a layer that is not finished. The process that
 //! writes holds a lock on the file, which the system lifts when the process ends in whatever way.
 
+use super::allocation::Allocated;
 use crate::checkpoint::JOURNAL;
-use crate::config::Pattern;
 use crate::error::{Error, PruneError, Result};
 use crate::report::{LayerSeconds, OperatorReport};
 use crate::structured::Decided;
@@ -38,7 +38,7 @@ enum Line {
         statistics: Option<PathBuf>,
     },
     /// Who gets which zeros, where that was measured.
-    Patterns(BTreeMap<String, Pattern>),
+    Allocated(Allocated),
     /// The losses of the masks of one step of a search.
     Losses(Vec<f64>),
     /// What structured pruning was decided on.
@@ -56,7 +56,7 @@ pub(crate) struct Journal {
 /// What an earlier run has left.
 #[derive(Debug, Default)]
 pub(crate) struct Earlier {
-    pub(crate) patterns: Option<BTreeMap<String, Pattern>>,
+    pub(crate) allocated: Option<Allocated>,
     pub(crate) statistics: Option<PathBuf>,
     /// By step.
     pub(crate) losses: Vec<Vec<f64>>,
@@ -105,8 +105,8 @@ impl Journal {
     }
 
     /// Keeps what an allocation has measured.
-    pub(crate) fn patterns(&mut self, patterns: &BTreeMap<String, Pattern>) -> Result<()> {
-        self.write(&Line::Patterns(patterns.clone()))
+    pub(crate) fn allocated(&mut self, allocated: &Allocated) -> Result<()> {
+        self.write(&Line::Allocated(allocated.clone()))
     }
 
     /// Keeps what a step of a search has measured.
@@ -170,7 +170,7 @@ impl Journal {
                 }
                 Ok(Line::Losses(losses)) => earlier.losses.push(losses),
                 Ok(Line::Decided(decided)) => earlier.decided = Some(decided),
-                Ok(Line::Patterns(patterns)) => earlier.patterns = Some(patterns),
+                Ok(Line::Allocated(allocated)) => earlier.allocated = Some(allocated),
                 Ok(Line::Layer(layer)) => {
                     earlier.layers.insert(layer.layer, layer);
                 }

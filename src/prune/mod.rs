@@ -13,6 +13,7 @@ mod allocation;
 pub mod compare;
 mod comparison;
 mod devices;
+mod divergences;
 mod error;
 mod gather;
 mod job;

@@ -74,6 +74,7 @@ pub(crate) fn record(run: &PruneRun<'_>, config: &PruneConfig, pruned: Pruned, r
         left_out: ran.left_out,
         uncut: pruned.decision.filter(|_| ran.structure.is_none()),
         structure: ran.structure,
+        tried_allocations: pruned.tried_allocations,
         operators: pruned.operators,
     }
 }

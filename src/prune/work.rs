@@ -12,7 +12,7 @@ use crate::config::{PruneConfig, StructureConfig};
 use crate::error::Result;
 use crate::eval::{Along, PerplexityScore as Score};
 use crate::progress::Observer;
-use crate::report::{Decision, LayerSeconds, OperatorReport, StageSeconds};
+use crate::report::{Decision, LayerSeconds, OperatorReport, StageSeconds, TriedAllocation};
 use crate::structured::{self, Losses};
 use crate::text::TokenWindows;
 use fista_pruner_backends::{DeviceJob, DeviceSpec, SolverOps};
@@ -54,6 +54,8 @@ pub(crate) struct Pruned {
     pub(crate) earlier_seconds: f64,
     /// What structured pruning was decided on.
     pub(crate) decision: Option<Decision>,
+    /// Of [`Allocation::Kl`].
+    pub(crate) tried_allocations: Vec<TriedAllocation>,
 }
 
 impl DeviceJob for Work<'_, '_> {
@@ -69,18 +71,21 @@ impl DeviceJob for Work<'_, '_> {
             offload: self.offload,
         };
         let mut earlier = self.earlier.take().unwrap_or_default();
+        let mut tried_allocations = Vec::new();
         // A uniform rate leaves what a table file may have said.
         if self.allocation != Allocation::Uniform {
             let started = Instant::now();
-            self.config.patterns = match earlier.patterns.take() {
-                Some(patterns) => patterns,
+            let allocated = match earlier.allocated.take() {
+                Some(allocated) => allocated,
                 None => {
-                    let patterns =
+                    let allocated =
                         allocate::<B>(source, self.config, self.allocation, device, self.observer)?;
-                    self.output.journal.patterns(&patterns)?;
-                    patterns
+                    self.output.journal.allocated(&allocated)?;
+                    allocated
                 }
             };
+            self.config.patterns = allocated.patterns;
+            tried_allocations = allocated.tried;
             self.seconds.allocation = started.elapsed().as_secs_f64();
         }
         let mut decision = None;
@@ -130,6 +135,7 @@ impl DeviceJob for Work<'_, '_> {
             earlier_layers: finished.len(),
             earlier_seconds: 0.0,
             decision,
+            tried_allocations,
         };
         for FinishedLayer {
             operators, seconds, ..

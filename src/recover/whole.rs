@@ -24,7 +24,6 @@ use burn::tensor::{Int, Tensor, TensorData};
 use fista_pruner_backends::SolverOps;
 use fista_pruner_models::{Head, Layer};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// What is trained in place of an operator's weight.
@@ -172,8 +171,8 @@ pub(super) struct Run<'a, B: SolverOps, P: Parameters<B>> {
     objective: Objective<B>,
     device: &'a B::Device,
     pub(super) parameters: Vec<P>,
-    /// Where an operator's parameters are, by its place in the model.
-    places: BTreeMap<usize, usize>,
+    /// The operators of each layer, in the order of the parameters.
+    operators: Vec<Vec<&'static str>>,
     optimizer: OptimizerAdaptor<AdamW, Vec<P>, Tracked<B>>,
     done: Done,
     /// Steps of the last checkpoint.
@@ -187,12 +186,11 @@ impl<'a, B: SolverOps, P: Parameters<B>> Run<'a, B, P> {
         objective: Objective<B>,
         device: &'a B::Device,
     ) -> Result<Self> {
-        let (mut parameters, mut places) = (Vec::new(), BTreeMap::new());
+        let (mut parameters, mut operators) = (Vec::new(), Vec::new());
         for layer in 0..job.pruned.decoder.config().num_layers() {
-            for operator in layer_operators(job, layer)? {
-                places.insert(operator.index, parameters.len());
-                parameters.push(P::new(&operator, settings, device));
-            }
+            let of_layer = layer_operators(job, layer)?;
+            parameters.extend(of_layer.iter().map(|operator| P::new(operator, settings, device)));
+            operators.push(of_layer.iter().map(|operator| operator.name).collect());
         }
         Ok(Self {
             job,
@@ -200,7 +198,7 @@ impl<'a, B: SolverOps, P: Parameters<B>> Run<'a, B, P> {
             objective,
             device,
             parameters,
-            places,
+            operators,
             optimizer: AdamWConfig::new()
                 .with_weight_decay(0.0)
                 .with_epsilon(1e-8)
@@ -212,24 +210,36 @@ impl<'a, B: SolverOps, P: Parameters<B>> Run<'a, B, P> {
         })
     }
 
-    /// A layer with the weights in training, or as they will be stored, and its operators.
-    fn layer(&self, layer: usize, stored: bool) -> Result<(Layer<B>, Vec<Operator>)> {
+    /// A layer with the weights in training, and the pruned weights of its operators.
+    fn layer(&self, layer: usize) -> Result<(Layer<B>, Vec<Tensor<B, 2>>)> {
         let model = self.job.pruned;
         let mut built = model.decoder.layer::<B>(layer, &model.checkpoint, self.device)?;
-        let operators = layer_operators(self.job, layer)?;
-        for operator in &operators {
+        let mut pruned = Vec::new();
+        for (name, parameters) in self.operators[layer].iter().zip(self.of(layer)) {
+            let weight = built.weight(name);
+            let weight = weight.ok_or_else(|| Error::internal(format!("no operator `{name}`")))?;
+            built.set_weight(name, parameters.weight(weight.clone(), self.settings))?;
+            pruned.push(weight);
+        }
+        Ok((built, pruned))
+    }
+
+    /// A layer with the weights as they will be stored, and its operators, which have them too.
+    fn stored(&self, layer: usize) -> Result<(Layer<B>, Vec<Operator>)> {
+        let (mut built, _) = self.layer(layer)?;
+        let mut operators = layer_operators(self.job, layer)?;
+        for operator in &mut operators {
             let weight = built.weight(operator.name).ok_or_else(|| operator.lost())?;
-            let mut new = self.of(operator).weight(weight, self.settings);
-            if stored {
-                new = operator.tensor_of(operator.stored(download(new)?), self.device);
-            }
-            built.set_weight(operator.name, new)?;
+            operator.values = operator.stored(download(weight)?);
+            built.set_weight(operator.name, operator.upload(self.device))?;
         }
         Ok((built, operators))
     }
 
-    fn of(&self, operator: &Operator) -> &P {
-        &self.parameters[self.places[&operator.index]]
+    /// The parameters of a layer's operators.
+    fn of(&self, layer: usize) -> &[P] {
+        let before: usize = self.operators[..layer].iter().map(Vec::len).sum();
+        &self.parameters[before..before + self.operators[layer].len()]
     }
 
     /// These windows.
@@ -243,7 +253,10 @@ impl<'a, B: SolverOps, P: Parameters<B>> Run<'a, B, P> {
         let windows = self.windows(chosen);
         let mut hidden: Hidden<B> = window_states(model, &windows, self.device)?;
         for layer in 0..model.decoder.config().num_layers() {
-            let (layer, _) = self.layer(layer, stored)?;
+            let layer = match stored {
+                true => self.stored(layer)?.0,
+                false => self.layer(layer)?.0,
+            };
             hidden = each::<B, _, _>(self.device, hidden, |h| Ok(layer.forward(h)))?;
         }
         let dense = match &self.objective {
@@ -277,7 +290,7 @@ impl<'a, B: SolverOps, P: Parameters<B>> Run<'a, B, P> {
         // What enters each layer.
         let mut inputs: Vec<Hidden<B>> = vec![window_states(model, &self.windows(chosen), self.device)?];
         for layer in 0..layers {
-            let (layer, _) = self.layer(layer, false)?;
+            let (layer, _) = self.layer(layer)?;
             let entering = inputs.last().cloned().unwrap_or_default();
             inputs.push(each::<B, _, _>(self.device, entering, |h| Ok(layer.forward(h)))?);
         }
@@ -285,17 +298,16 @@ impl<'a, B: SolverOps, P: Parameters<B>> Run<'a, B, P> {
         let (loss, mut upstream) = self.head(last, chosen)?;
         let mut all = GradientsParams::new();
         for layer in (0..layers).rev() {
-            let (layer, operators) = self.layer(layer, false)?;
-            let names: Vec<&'static str> = operators.iter().map(|operator| operator.name).collect();
+            let (built, pruned) = self.layer(layer)?;
             let wanted = Wanted {
-                operators: &names,
+                operators: &self.operators[layer],
                 input: true,
             };
             let entering = inputs.pop().unwrap_or_default();
             let pairs: Vec<_> = entering.into_iter().zip(upstream).collect();
             let mut parts = each_gradient::<B, _, _>(self.device, pairs, |(input, upstream)| {
                 // The gradient of ⟨f(x), u⟩ is what u becomes on its way back through f.
-                gradients(&layer, input, wanted, |layer, input| {
+                gradients(&built, input, wanted, |layer, input| {
                     (layer.forward(input) * Tensor::from_inner(upstream)).sum()
                 })
             })?;
@@ -304,10 +316,9 @@ impl<'a, B: SolverOps, P: Parameters<B>> Run<'a, B, P> {
                 sum.add(part);
                 sum
             });
-            for (operator, gradient) in operators.iter().zip(sum.into_iter().flat_map(|sum| sum.weights)) {
-                let pruned = operator.upload::<B>(self.device);
-                self.of(operator)
-                    .register(gradient, pruned, self.settings, &mut all);
+            let gradients = sum.into_iter().flat_map(|sum| sum.weights).zip(pruned);
+            for (parameters, (gradient, pruned)) in self.of(layer).iter().zip(gradients) {
+                parameters.register(gradient, pruned, self.settings, &mut all);
             }
         }
         Ok((loss, all))
@@ -386,15 +397,12 @@ impl<'a, B: SolverOps, P: Parameters<B>> Run<'a, B, P> {
     /// Hands the new weights to the sink, or the old ones.
     fn write(&self, old: bool, sink: &mut dyn WeightSink) -> Result<()> {
         for layer in 0..self.job.pruned.decoder.config().num_layers() {
-            let (built, operators) = self.layer(layer, true)?;
+            let operators = match old {
+                true => layer_operators(self.job, layer)?,
+                false => self.stored(layer)?.1,
+            };
             for operator in &operators {
-                let weight = built.weight(operator.name).ok_or_else(|| operator.lost())?;
-                let values = if old {
-                    operator.values.clone()
-                } else {
-                    download(weight)?
-                };
-                sink.weight(&operator.tensor, &values, &operator.keep)?;
+                sink.weight(&operator.tensor, &operator.values, &operator.keep)?;
             }
             sink.layer_done(layer, &[])?;
         }

@@ -105,8 +105,20 @@ pub struct Report {
     /// What structured pruning was decided on, in a part: its weights are cut when the parts are merged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncut: Option<Decision>,
+    /// Allocations that were compared on held-out windows; the first of the smallest divergence was taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried_allocations: Vec<TriedAllocation>,
     /// Each pruned operator, in the order of pruning.
     pub operators: Vec<OperatorReport>,
+}
+
+/// An allocation that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TriedAllocation {
+    /// How far its rates are from uniform ones, 0, towards those that the layers' divergences ask for, 1.
+    pub share: f64,
+    /// Kullback-Leibler divergence from the dense model on held-out windows, in nats a token, pruned by `fast`.
+    pub divergence: f64,
 }
 
 /// The dense model a run began with.

@@ -108,7 +108,7 @@ fn allocations_keep_the_budget() {
     let workspace = Workspace::with("qwen3-style");
     let total = |zeros: &[(String, u64)]| zeros.iter().map(|(_, zeros)| zeros).sum::<u64>();
     let uniform = zeros(&workspace, "--sparsity 0.6");
-    for rule in ["owl", "error"] {
+    for rule in ["owl", "error", "kl"] {
         let moved = zeros(&workspace, &format!("--sparsity 0.6 --allocation {rule}"));
         assert_eq!(total(&moved), total(&uniform), "{rule}");
         assert!(moved != uniform, "{rule} moved nothing");

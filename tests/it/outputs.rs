@@ -356,6 +356,9 @@ fn allocations_at_every_sparsity() {
         ("error", 0.0),
         ("error", 0.95),
         ("error", 0.999),
+        ("kl", 0.0),
+        ("kl", 0.95),
+        ("kl", 0.9999),
         ("uniform", 0.9999999),
     ] {
         let line = format!(

@@ -106,20 +106,30 @@ fn a_killed_run_ends_in_the_same_bytes() {
 #[test]
 fn zeros_that_were_spread_by_measured_errors_stay_where_they_are() {
     let workspace = Workspace::new();
-    let line = |name: &str| format!("{RUN} --allocation owl --output {name}");
-    workspace.succeed(&line("whole"));
-    let mut layers = 0;
-    let (code, _) = interrupt(&workspace, &line("killed"), Signal::KILL, |event| {
-        layers += usize::from(event["event"] == "operator" && event["layer"] == 1);
-        layers > 0
-    });
-    assert_eq!(code, None);
-    workspace.succeed(&format!("{} --resume", line("killed")));
-    same_trees(
-        &weights_in(&workspace, "whole"),
-        &weights_in(&workspace, "killed"),
-        "owl",
-    );
+    for rule in ["owl", "kl"] {
+        let line = |name: &str| format!("{RUN} --allocation {rule} --output {rule}-{name}");
+        workspace.succeed(&line("whole"));
+        // Passes that measure come before the one that is kept.
+        let (mut stages, mut layers) = (0, 0);
+        let (code, _) = interrupt(&workspace, &line("killed"), Signal::KILL, |event| {
+            stages += usize::from(event["event"] == "stage");
+            let last = stages == if rule == "kl" { 3 } else { 2 };
+            layers += usize::from(last && event["event"] == "operator" && event["layer"] == 1);
+            layers > 0
+        });
+        assert_eq!(code, None);
+        workspace.succeed(&format!("{} --resume", line("killed")));
+        same_trees(
+            &weights_in(&workspace, &format!("{rule}-whole")),
+            &weights_in(&workspace, &format!("{rule}-killed")),
+            rule,
+        );
+        let tried = |name: &str| {
+            workspace.read_json(&format!("{rule}-{name}/pruning_report.json"))["tried_allocations"].clone()
+        };
+        assert_eq!(tried("whole"), tried("killed"), "{rule}");
+        assert_eq!(tried("whole").is_array(), rule == "kl");
+    }
 }
 
 /// Of a search for structures no step is done twice, and what it finds is what an undisturbed one finds.

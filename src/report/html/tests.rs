@@ -80,6 +80,7 @@ fn report(operators: Vec<OperatorReport>) -> Report {
         left_out: vec![HOSTILE.into()],
         structure: None,
         uncut: None,
+        tried_allocations: Vec::new(),
         operators,
     }
 }
