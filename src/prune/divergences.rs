@@ -97,15 +97,7 @@ pub(super) fn by_part<B: SolverOps>(
         dense = std::mem::replace(&mut dense, none()).map_hidden(|h| forms.dense.forward(h))?;
         Ok(())
     };
-    let mut sinks = vec![NullSink; configs.len()];
-    pass::<B>(
-        windows.fitted,
-        &configs,
-        &mut sinks,
-        after_layer,
-        device,
-        observer,
-    )?;
+    pass::<B>(windows.fitted, &configs, after_layer, device, observer)?;
     let found: Vec<f64> = pruned
         .iter()
         .map(|path| finite(divergence::<B>(source, &dense, path, device)?, "a pruned layer"))
@@ -128,17 +120,20 @@ pub(super) fn by_patterns<B: SolverOps>(
             ..config.clone()
         })
         .collect();
-    let mut along = Along::<B>::new(windows.judged, configs.len(), device)?;
-    let mut sinks = vec![NullSink; configs.len()];
+    by_config::<B>(windows.fitted, windows.judged, &configs, device, observer)
+}
+
+/// The divergence of the model pruned in each of these ways, on the windows of `measured`.
+pub(crate) fn by_config<B: SolverOps>(
+    fitted: Source<'_>,
+    measured: Source<'_>,
+    configs: &[PruneConfig],
+    device: &B::Device,
+    observer: &mut dyn Observer,
+) -> Result<Vec<f64>> {
+    let mut along = Along::<B>::new(measured, configs.len(), device)?;
     let after_layer: &mut AfterLayer<'_, B> = &mut |_, forms| along.forms(forms);
-    pass::<B>(
-        windows.fitted,
-        &configs,
-        &mut sinks,
-        after_layer,
-        device,
-        observer,
-    )?;
+    pass::<B>(fitted, configs, after_layer, device, observer)?;
     along.divergences(device)
 }
 
@@ -146,14 +141,14 @@ pub(super) fn by_patterns<B: SolverOps>(
 fn pass<B: SolverOps>(
     source: Source<'_>,
     configs: &[PruneConfig],
-    sinks: &mut [NullSink],
     after_layer: &mut AfterLayer<'_, B>,
     device: &B::Device,
     observer: &mut dyn Observer,
 ) -> Result<()> {
+    let mut sinks = vec![NullSink; configs.len()];
     let branches = configs
         .iter()
-        .zip(sinks)
+        .zip(&mut sinks)
         .map(|(config, sink)| Branch { config, sink })
         .collect();
     let span = Span::whole(source.decoder);

@@ -44,6 +44,7 @@ mod workspace;
 pub use allocation::*;
 pub use comparison::{CompareRun, ComparisonReport};
 pub use devices::prune_on_devices;
+pub(crate) use divergences::by_config;
 pub use error::PruneError;
 pub(crate) use gather::through;
 pub(crate) use journal::*;

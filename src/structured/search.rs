@@ -4,9 +4,8 @@
 use super::decided::Decided;
 use crate::config::{PruneConfig, Removable, Shape, StructureConfig};
 use crate::error::{Error, Result};
-use crate::eval::Along;
 use crate::progress::Observer;
-use crate::prune::{AfterLayer, Branch, NullSink, Source, Span, prune_branches};
+use crate::prune::{Source, by_config};
 use crate::report::TriedShape;
 use fista_pruner_backends::SolverOps;
 
@@ -101,23 +100,7 @@ fn measure<B: SolverOps>(
             config
         })
         .collect();
-    let mut sinks = vec![NullSink; configs.len()];
-    let branches = configs
-        .iter()
-        .zip(&mut sinks)
-        .map(|(config, sink)| Branch { config, sink })
-        .collect();
-    let mut along = Along::<B>::new(measured, shapes.len(), device)?;
-    let after_layer: &mut AfterLayer<'_, B> = &mut |_, forms| along.forms(forms);
-    prune_branches::<B>(
-        source,
-        branches,
-        Span::whole(source.decoder),
-        device,
-        observer,
-        after_layer,
-    )?;
-    let divergences = along.divergences(device)?;
+    let divergences = by_config::<B>(source, measured, &configs, device, observer)?;
     let model = source.decoder.config();
     shapes
         .into_iter()
