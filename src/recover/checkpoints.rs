@@ -194,13 +194,16 @@ fn layer_file(layer: usize) -> String {
     format!("{LAYER}{layer:05}.safetensors")
 }
 
-/// Whether a recovery writes files of that name into its folder.
+/// Whether a recovery writes files of that name into its folder; one that was killed while it wrote leaves an unfinished one.
 fn is_ours(name: &str) -> bool {
     let numbered = |first: &str, last: &str| {
         let middle = name.strip_prefix(first).and_then(|rest| rest.strip_suffix(last));
         middle.is_some_and(|middle| middle.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    name == STATE || numbered(LAYER, ".safetensors") || numbered(FACTORS, "")
+    name == STATE
+        || name.starts_with(AtomicFile::UNFINISHED)
+        || numbered(LAYER, ".safetensors")
+        || numbered(FACTORS, "")
 }
 
 /// Removes what a recovery has left in its folder, once its output is complete; the folder too, if nothing else is in it.
@@ -356,5 +359,38 @@ impl Progress {
     /// All curves.
     pub(super) fn finish(self) -> Vec<Curve> {
         self.done.curves.into_iter().map(Curve::from).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn only_what_a_recovery_wrote_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = [
+            STATE,
+            "recovery_layer_00003.safetensors",
+            "recovery_factors.bin.8",
+            ".partial-Ab3dE9",
+        ];
+        for other in [None, Some("recovery_layer_x.safetensors")] {
+            let folder = dir.path().join("steps");
+            std::fs::create_dir(&folder).unwrap();
+            for name in ours.into_iter().chain(other) {
+                std::fs::write(folder.join(name), "").unwrap();
+            }
+            remove_checkpoints(&folder).unwrap();
+            let left = std::fs::read_dir(&folder)
+                .map(|entries| entries.count())
+                .unwrap_or(0);
+            assert_eq!(
+                (folder.exists(), left),
+                (other.is_some(), usize::from(other.is_some()))
+            );
+        }
     }
 }

@@ -22,6 +22,9 @@ enum Target {
 }
 
 impl AtomicFile {
+    /// What the names of files begin with that a killed process left unfinished.
+    pub(crate) const UNFINISHED: &str = ".partial-";
+
     /// What shall become `path`, with the permissions that the process gives new files.
     ///
     /// # Errors
@@ -32,7 +35,7 @@ impl AtomicFile {
             _ => Path::new("."),
         };
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".partial-");
+        builder.prefix(Self::UNFINISHED);
         // Temporary files are private by default; this one becomes the user's, so the umask decides.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
